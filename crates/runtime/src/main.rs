@@ -1,0 +1,3 @@
+//! The static executable.
+
+fn main() {}
