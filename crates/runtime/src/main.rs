@@ -1,3 +1,27 @@
-//! The static executable.
+//! The static executable of Caisson. Its role is its first argument: `shim` is what the addon starts.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod shim;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("shim") => shim::run(),
+        Some("--version") => {
+            say(&format!("caisson-runtime version {}\n", env!("CARGO_PKG_VERSION")));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            say("usage: caisson-runtime --version\n\nThe addon of the npm package caisson starts this program itself.\n");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// A line for people; where nobody listens it is not missed.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -78,6 +78,9 @@ mod arch {
         pub const RT_SIGACTION: usize = 13;
         pub const RT_SIGPROCMASK: usize = 14;
         pub const IOCTL: usize = 16;
+        pub const SENDMSG: usize = 46;
+        pub const RECVMSG: usize = 47;
+        pub const EXECVE: usize = 59;
         pub const FCNTL: usize = 72;
         pub const GETPPID: usize = 110;
         pub const SETSID: usize = 112;
@@ -102,7 +105,6 @@ mod arch {
         pub const SECCOMP: usize = 317;
         pub const MEMFD_CREATE: usize = 319;
         pub const BPF: usize = 321;
-        pub const EXECVEAT: usize = 322;
     }
 
     /// # Safety
@@ -133,6 +135,9 @@ mod arch {
         pub const RT_SIGACTION: usize = 134;
         pub const RT_SIGPROCMASK: usize = 135;
         pub const IOCTL: usize = 29;
+        pub const SENDMSG: usize = 211;
+        pub const RECVMSG: usize = 212;
+        pub const EXECVE: usize = 221;
         pub const FCNTL: usize = 25;
         pub const GETPPID: usize = 173;
         pub const SETSID: usize = 157;
@@ -157,7 +162,6 @@ mod arch {
         pub const SECCOMP: usize = 277;
         pub const MEMFD_CREATE: usize = 279;
         pub const BPF: usize = 280;
-        pub const EXECVEAT: usize = 281;
     }
 
     /// # Safety

@@ -22,6 +22,16 @@ impl Descriptor for Cwd {
     }
 }
 
+/// A descriptor that somebody else owns and named by its number: Node's, or one of the three standard ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Number(pub i32);
+
+impl Descriptor for Number {
+    fn raw(&self) -> i32 {
+        self.0
+    }
+}
+
 impl Descriptor for Fd {
     fn raw(&self) -> i32 {
         self.0

@@ -1,4 +1,4 @@
-//! Opening below a directory, memory files, execution. openat2(2), memfd_create(2), mmap(2), execveat(2).
+//! Opening below a directory, memory files, execution. openat2(2), memfd_create(2), mmap(2), execve(2).
 
 use crate::call::{Errno, call, nr};
 use crate::fd::{Descriptor, Fd};
@@ -173,19 +173,12 @@ impl<'a, 'b> Words<'a, 'b> {
     }
 }
 
-/// Replaces the program by `path` below `dir`, or by the file `dir` itself with an empty `path` (`AT_EMPTY_PATH`).
-/// `room` is where the two arrays of pointers are written: as long as both together. Returns only with an error.
+/// Replaces the program by the one at `path`. `room` is where the two arrays of pointers are written: as long as both
+/// together. Returns only with an error.
 ///
 /// # Errors
-/// As execveat(2); E2BIG if `room` is too small.
-pub fn execveat(
-    dir: impl Descriptor,
-    path: &CStr,
-    argv: &Words<'_, '_>,
-    envp: &Words<'_, '_>,
-    room: &mut [usize],
-) -> Errno {
-    const AT_EMPTY_PATH: usize = 0x1000;
+/// As execve(2); E2BIG if `room` is too small.
+pub fn execve(path: &CStr, argv: &Words<'_, '_>, envp: &Words<'_, '_>, room: &mut [usize]) -> Errno {
     if argv.0.len() + envp.0.len() > room.len() {
         return Errno::E2BIG;
     }
@@ -193,10 +186,9 @@ pub fn execveat(
     for (place, word) in argv_room.iter_mut().zip(argv.0).chain(envp_room.iter_mut().zip(envp.0)) {
         *place = word.map_or(0, |word| word.as_ptr() as usize);
     }
-    let flags = if path.is_empty() { AT_EMPTY_PATH } else { 0 };
     let (argv, envp) = (argv_room.as_ptr() as usize, envp_room.as_ptr() as usize);
     // SAFETY: `path` is a C string, and both arrays end with null and hold C strings that outlive the call.
-    match unsafe { call(nr::EXECVEAT, [dir.raw() as usize, path.as_ptr() as usize, argv, envp, flags, 0]) } {
+    match unsafe { call(nr::EXECVE, [path.as_ptr() as usize, argv, envp, 0, 0, 0]) } {
         Ok(_) => Errno::EINVAL,
         Err(errno) => errno,
     }

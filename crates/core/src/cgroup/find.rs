@@ -1,0 +1,64 @@
+//! Where version 2 is mounted, and which group containers go below.
+
+use crate::error::{At, Code, Error, Result, Stage};
+use caisson_sys::{Cwd, Fd, file};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The group below which containers' groups are made.
+#[derive(Debug)]
+pub struct Parent {
+    /// Its directory.
+    pub fd: Fd,
+    /// Its path.
+    pub path: PathBuf,
+}
+
+/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host. Of several mounts the
+/// first that is still visible.
+///
+/// # Errors
+/// [`Code::NoController`] where there is none.
+pub fn mount_point() -> Result<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").at(Stage::CGROUP, "/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4))?
+    });
+    points
+        .map(PathBuf::from)
+        .find(|point| point.join("cgroup.procs").exists())
+        .ok_or_else(|| Error::new(Code::NoController, Stage::CGROUP, "cgroup2", "cgroup version 2 is not mounted on this host"))
+}
+
+impl Parent {
+    /// The default for root: a group of Caisson's own at the top of what this process sees, where docker puts its own.
+    ///
+    /// # Errors
+    /// As [`mount_point`].
+    pub fn default_path() -> Result<PathBuf> {
+        Ok(mount_point()?.join("caisson"))
+    }
+
+    /// Opens the group at `path`, and makes it if it is absent.
+    ///
+    /// # Errors
+    /// EACCES, EPERM, EROFS where groups cannot be made; the message says so.
+    pub fn open(path: &Path) -> Result<Self> {
+        let at = || path.to_string_lossy().into_owned();
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            answer => answer.at(Stage::CGROUP, at())?,
+        }
+        let name = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| Error::new(Code::InvalidSpec, Stage::CGROUP, "cgroupParent", "holds a NUL byte"))?;
+        let fd = file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0).at(Stage::CGROUP, at())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Removes the group if nobody uses it any more.
+    pub fn remove_if_empty(&self) {
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}

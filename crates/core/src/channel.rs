@@ -1,0 +1,217 @@
+//! What an owner and its shim say to each other, and init to its shim: messages with descriptors, one a packet, over a
+//! SEQPACKET socket. Both ends are here.
+
+use crate::cgroup::stats::Usage;
+use crate::error::{At, Code, Error, Result, Stage};
+use crate::wire::{Bytes, Wire, wire};
+use caisson_sys::{Descriptor, Errno, Fd, socket};
+
+/// The largest message. The kernel's default for one packet is above it (net.core.wmem_default, 208 KiB).
+pub const MAX_MESSAGE: usize = 128 << 10;
+
+wire! {
+    /// The first message of an owner: how its shim is to work. No descriptors.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Hello {
+        /// Where run state goes: journals and the engine's files, on a tmpfs.
+        pub run_root: String,
+        /// Where writable layers go.
+        pub data_root: String,
+        /// The group below which containers' groups are made; none: the default.
+        pub cgroup_parent: Option<String>,
+    }
+}
+
+wire! {
+    /// One overlay of a root file system: at `/` first, then the machine's other file systems at their places.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Layered {
+        /// Where it goes, inside the container.
+        pub target: String,
+        /// Its layers, the topmost first.
+        pub lowers: Vec<String>,
+    }
+}
+
+wire! {
+    /// A start. Descriptors: the plan, then stdin, stdout and stderr unless the plan has a terminal.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Launch {
+        /// The owner's number for it, in every event about it.
+        pub token: u64,
+        /// The container's id: 64 hex digits.
+        pub id: String,
+        /// The host name, where the spec has none.
+        pub hostname: String,
+        /// The root file system.
+        pub rootfs: Vec<Layered>,
+        /// Files of the bundle directory: name and content.
+        pub files: Vec<(String, Bytes)>,
+        /// Which of stdin (1), stdout (2), stderr (4) are pipes that Caisson made, to be given to the payload's user.
+        pub own_stdio: u8,
+        /// Milliseconds after which everything is killed; 0: never.
+        pub timeout_ms: u64,
+    }
+}
+
+wire! {
+    /// What an owner asks of a shim.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Request {
+        /// Starts a container.
+        0 Launch { launch: Launch },
+        /// Sends a signal to the main process.
+        1 Signal { token: u64, signal: i32 },
+        /// Kills every process of the container. `cause` comes back with its end.
+        2 Kill { token: u64, cause: u8 },
+        /// The terminal's size.
+        3 Resize { token: u64, columns: u16, rows: u16 },
+        /// Asks for figures; the answer carries `request`.
+        4 Stats { token: u64, request: u64 },
+    }
+}
+
+wire! {
+    /// What init read of itself just before it gave up its rights.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Isolation {
+        /// Each namespace's name and inode number, from /proc/self/ns.
+        pub namespaces: Vec<(String, u64)>,
+        /// /proc/self/uid_map.
+        pub uid_map: String,
+        /// The user and group that the payload gets.
+        pub user: (u32, u32),
+        /// The bounding set that it will keep.
+        pub bounding: u64,
+        /// Whether a filter will be loaded: its number of instructions.
+        pub seccomp: u32,
+        /// Whether no_new_privs will be set.
+        pub no_new_privileges: bool,
+        /// cgroup files of limits, and what the kernel holds in them.
+        pub limits: Vec<(String, String)>,
+        /// The path of the container's group.
+        pub cgroup: String,
+    }
+}
+
+wire! {
+    /// Moments of a start, nanoseconds of CLOCK_MONOTONIC.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Stamps {
+        /// The shim took up the request.
+        pub taken: u64,
+        /// Bundle, journal and layers' directories made.
+        pub journaled: u64,
+        /// The cgroup made.
+        pub grouped: u64,
+        /// The mount sources opened.
+        pub sourced: u64,
+        /// Init began.
+        pub born: u64,
+        /// The root entered.
+        pub rooted: u64,
+        /// All mounts in place, ready to give up rights.
+        pub ready: u64,
+        /// The command executed.
+        pub executed: u64,
+        /// The main process ended.
+        pub ended: u64,
+        /// Everything taken down.
+        pub undone: u64,
+    }
+}
+
+wire! {
+    /// What a shim tells its owner.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Event {
+        /// The command runs. Descriptor: the terminal's master, if the plan has a terminal.
+        0 Started { token: u64, pid: u32, isolation: Isolation },
+        /// The start failed; nothing of it is left.
+        1 Failed { token: u64, error: Error },
+        /// The container ended and nothing of it is left.
+        2 Ended { token: u64, end: Ended },
+        /// Figures, as asked.
+        3 Stats { token: u64, request: u64, usage: Option<Usage> },
+    }
+}
+
+wire! {
+    /// How a container ended.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Ended {
+        /// The exit code, or the signal.
+        pub status: i32,
+        /// Whether `status` is a signal.
+        pub signaled: bool,
+        /// What [`Request::Kill`] gave, or [`CAUSE_TIMEOUT`].
+        pub killed: u8,
+        /// Whether the OOM killer took the main process.
+        pub oom: bool,
+        /// Figures of the container's group.
+        pub usage: Usage,
+        /// CPU times of the main process and the children it waited for, microseconds, and its largest resident set in
+        /// KiB: for where the group has no figures.
+        pub rusage: (u64, (u64, u64)),
+        /// What was in force.
+        pub isolation: Isolation,
+        /// When what happened.
+        pub stamps: Stamps,
+        /// What could not be taken down; it stands in the journal, and the next command tries again.
+        pub left: Option<Error>,
+    }
+}
+
+/// Nobody killed it.
+pub const CAUSE_NONE: u8 = 0;
+/// Killed by [`Launch::timeout_ms`].
+pub const CAUSE_TIMEOUT: u8 = 1;
+/// Killed by an AbortSignal.
+pub const CAUSE_ABORTED: u8 = 2;
+/// Killed by the API's kill.
+pub const CAUSE_KILLED: u8 = 3;
+
+wire! {
+    /// What init tells its shim: at most one of each.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Report {
+        /// All is in place. Descriptor: the terminal's master, if there is one. What follows is the end of the socket,
+        /// when the exec closes it, or a failure.
+        0 Ready { isolation: Isolation, stamps: Stamps },
+        /// A step failed; init is gone after this.
+        1 Failed { error: Error },
+    }
+}
+
+/// Sends one message. A packet is taken whole or refused.
+///
+/// # Errors
+/// EPIPE after the other end is gone; EAGAIN if `wait` is false and the socket is full; EMSGSIZE above [`MAX_MESSAGE`].
+pub fn send(
+    socket: impl Descriptor,
+    message: &impl Wire,
+    descriptors: &[&dyn Descriptor],
+    wait: bool,
+) -> std::result::Result<(), Errno> {
+    let bytes = message.to_bytes();
+    if bytes.len() > MAX_MESSAGE {
+        return Err(Errno::from_raw(nix::errno::Errno::EMSGSIZE as i32));
+    }
+    socket::send(socket, &bytes, descriptors, wait)
+}
+
+/// Receives one message into `room`, with its descriptors. `None` at the end of the socket.
+///
+/// # Errors
+/// EAGAIN where nothing waits and `wait` is false; [`Code::RuntimeMismatch`] for what no writer of this build sent.
+pub fn receive<T: Wire>(socket: impl Descriptor, room: &mut [u8], wait: bool) -> Result<Option<(T, Vec<Fd>)>> {
+    let received = socket::receive(socket, room, wait).at(Stage::CHANNEL, "socket")?;
+    if received.length == 0 {
+        return Ok(None);
+    }
+    if received.cut {
+        return Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "message", "larger than its bound"));
+    }
+    let descriptors = received.descriptors.into_iter().flatten().collect();
+    T::from_bytes(room.get(..received.length).unwrap_or_default()).map(|message| Some((message, descriptors)))
+}

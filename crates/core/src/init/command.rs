@@ -1,0 +1,118 @@
+//! The exec: the command is looked up in the container, by trying, as execvp(3) does.
+
+use super::Init;
+use crate::error::{Code, Error, Stage};
+use caisson_sys::file::{self, Words};
+use caisson_sys::process::{self, Fork};
+use caisson_sys::fd::{self, Number};
+use caisson_sys::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use std::ffi::{CStr, CString};
+
+/// Where a command without a slash is looked for when the environment has no PATH.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Init {
+    /// Replaces this process by the command. Comes back only with an error.
+    pub(super) fn execute(&mut self) -> Error {
+        if self.plan.supervise
+            && let Err(error) = self.supervise()
+        {
+            return error;
+        }
+        let mut env = std::mem::take(&mut self.plan.env);
+        if !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME=")) {
+            env.push(CString::new([b"HOME=", self.found.home.as_bytes()].concat()).unwrap_or_default());
+        }
+        let args: Vec<Option<&CStr>> = self.plan.args.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
+        let envp: Vec<Option<&CStr>> = env.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
+        let name = self.plan.args.first().cloned().unwrap_or_default();
+        let mut room = vec![0usize; args.len() + envp.len()];
+        let (Some(argv), Some(envp)) = (Words::new(&args), Words::new(&envp)) else {
+            return failed(&name, Errno::EINVAL);
+        };
+        if name.to_bytes().contains(&b'/') {
+            return failed(&name, file::execve(&name, &argv, &envp, &mut room));
+        }
+        let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+        let mut seen = Errno::ENOENT;
+        for dir in path.split(|byte| *byte == b':').filter(|dir| !dir.is_empty()) {
+            let Ok(candidate) = CString::new([dir, b"/", name.to_bytes()].concat()) else { continue };
+            match file::execve(&candidate, &argv, &envp, &mut room) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                // Found but not to be executed: another may be, further on.
+                Errno::EACCES => seen = Errno::EACCES,
+                errno => return failed(&name, errno),
+            }
+        }
+        if seen == Errno::EACCES {
+            return failed(&name, seen);
+        }
+        let message = format!("exec: \"{}\": executable file not found in $PATH", name.to_string_lossy());
+        Error { errno: Some(seen.raw()), ..Error::new(Code::CommandNotFound, Stage::EXEC, name.to_string_lossy(), message) }
+    }
+
+    /// Forks: the child goes on to be the command, this process stays as pid 1. The report socket closes with the
+    /// child's exec, since this side closes its own.
+    fn supervise(&mut self) -> Result<(), Error> {
+        let blocked = SigSet::all();
+        let internal = |errno: i32| failed(c"--init", Errno::from_raw(errno));
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None).map_err(|errno| internal(errno as i32))?;
+        match process::fork(0, None).map_err(|errno| internal(errno.raw()))? {
+            Fork::Child => {
+                process::reset_signals().map_err(|errno| internal(errno.raw()))?;
+                // A session of its own, so that a terminal's signals reach it; the terminal goes with it.
+                process::setsid().map_err(|errno| internal(errno.raw()))?;
+                if let Some((_, peer)) = &self.terminal {
+                    let _ = caisson_sys::ioctl::take_terminal(peer);
+                }
+                Ok(())
+            }
+            Fork::Parent { pid, pidfd } => {
+                // Nothing of the launch stays open in pid 1: its copy of the report socket would hide the exec.
+                const HANDLE: i32 = 3;
+                fd::place(&pidfd, HANDLE).map_err(|errno| internal(errno.raw()))?;
+                fd::close_from(HANDLE.unsigned_abs() + 1).map_err(|errno| internal(errno.raw()))?;
+                reap_until(pid, Number(HANDLE), &blocked)
+            }
+        }
+    }
+}
+
+/// Pid 1: passes every signal on to the command, takes the end of every orphan, ends as the command ended.
+fn reap_until(main: u32, handle: Number, signals: &SigSet) -> ! {
+    loop {
+        let Ok(signal) = signals.wait() else { continue };
+        if signal != Signal::SIGCHLD {
+            let _ = process::send_signal(handle, signal as i32);
+            continue;
+        }
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match status {
+                WaitStatus::Exited(pid, code) if pid.as_raw().unsigned_abs() == main => caisson_sys::exit(code),
+                WaitStatus::Signaled(pid, signal, _) if pid.as_raw().unsigned_abs() == main => {
+                    caisson_sys::exit(128 + signal as i32)
+                }
+                WaitStatus::StillAlive => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn failed(name: &CStr, errno: Errno) -> Error {
+    let name = name.to_string_lossy();
+    let code = match errno {
+        Errno::ENOENT | Errno::ENOTDIR => Code::CommandNotFound,
+        _ => Code::CommandNotExecutable,
+    };
+    let reason = match errno {
+        Errno::ENOENT => "no such file or directory".to_owned(),
+        Errno::EACCES => "permission denied".to_owned(),
+        Errno::EISDIR => "is a directory".to_owned(),
+        other => nix::errno::Errno::from_raw(other.raw()).desc().to_lowercase(),
+    };
+    let error = Error::new(code, Stage::EXEC, name.as_ref(), format!("exec: \"{name}\": {reason}"));
+    Error { errno: Some(errno.raw()), ..error }
+}

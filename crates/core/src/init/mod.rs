@@ -1,0 +1,209 @@
+//! The child of the clone: one loop over the plan's steps, then the exec. It never opens a path of the host: all that
+//! comes from there was opened by the shim and is inherited as a detached mount.
+//!
+//! It is a fork of a single-threaded shim, so it may allocate. It ends by exec, or by one failure on its report socket
+//! and `_exit`: never by unwinding into the shim's code.
+
+mod command;
+mod identity;
+mod isolation;
+mod mounts;
+mod terminal;
+
+use crate::channel::{self, Isolation, Report, Stamps};
+use crate::clock;
+use crate::error::{At, Error, Result};
+use crate::plan::{LaunchPlan, Step};
+use crate::rootfs::open::{Kind, find_or_make};
+use crate::wire::Wire;
+use caisson_sys::{Descriptor, Errno, Fd, fd, file, identity as rights, ioctl, mount, process};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::ffi::CString;
+
+/// What init inherits, by value: it owns all of it.
+#[derive(Debug)]
+pub struct Given {
+    /// The container's root, a detached mount.
+    pub root: Fd,
+    /// Other file systems of the root: place and detached mount.
+    pub overlays: Vec<(CString, Fd)>,
+    /// The plan's sources, in the order of their slots.
+    pub sources: Vec<Fd>,
+    /// An empty directory and an empty file, read-only, to hide paths behind.
+    pub masks: (Fd, Fd),
+    /// stdin, stdout, stderr; none if the plan has a terminal.
+    pub stdio: Vec<Fd>,
+    /// Which of the three are pipes that Caisson made.
+    pub own_stdio: u8,
+    /// Where the report goes.
+    pub report: Fd,
+    /// The host name, where the plan has none.
+    pub hostname: String,
+}
+
+struct Init {
+    plan: LaunchPlan,
+    given: Given,
+    /// The mounts of the plan's slots; taken when attached.
+    slots: Vec<Option<Fd>>,
+    /// The container's root as a directory, once entered.
+    root: Option<Fd>,
+    /// The tmpfs of Caisson's own at /dev.
+    dev: Option<Fd>,
+    /// A procfs of Caisson's own, whatever the container's root has at /proc.
+    proc: Option<Fd>,
+    /// The terminal's master and its other end.
+    terminal: Option<(Fd, Fd)>,
+    found: identity::Found,
+    stamps: Stamps,
+}
+
+/// Runs the plan. Does not return.
+pub fn init(plan: LaunchPlan, given: Given) -> ! {
+    let stamps = Stamps { born: clock::now(), ..Stamps::default() };
+    let mut init = Init {
+        plan,
+        given,
+        slots: Vec::new(),
+        root: None,
+        dev: None,
+        proc: None,
+        terminal: None,
+        found: identity::Found::default(),
+        stamps,
+    };
+    let error = match init.prepare() {
+        Ok(()) => init.execute(),
+        Err(error) => error,
+    };
+    // write(2), which the plan made sure that the filter allows. If it fails the shim is gone, and nobody waits for it.
+    let _ = file::write_all(&init.given.report, &Report::Failed { error }.to_bytes());
+    caisson_sys::exit(1);
+}
+
+impl Init {
+    fn prepare(&mut self) -> Result<()> {
+        fd::close_on_exec_from(0).at(crate::Stage::SESSION, "close_range")?;
+        process::reset_signals().at(crate::Stage::SESSION, "signals")?;
+        let _ = rights::set_name(c"caisson-init");
+        self.slots = std::mem::take(&mut self.given.sources).into_iter().map(Some).collect();
+        let steps = std::mem::take(&mut self.plan.steps);
+        for step in &steps {
+            self.step(step)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<()> {
+        let stage = step.stage();
+        match step {
+            Step::Session {} => process::setsid().at(stage, "setsid"),
+            Step::Keyring {} => match process::new_session_keyring() {
+                Err(Errno::ENOSYS) => Ok(()),
+                answer => answer.at(stage, "keyring"),
+            },
+            Step::Loopback {} => {
+                let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+                let any: Fd = any.at(stage, "lo")?.into();
+                ioctl::set_link_up(&any, c"lo").at(stage, "lo")
+            }
+            Step::Open { filesystem } => self.open(filesystem),
+            Step::EnterRoot {} => self.enter_root(),
+            Step::Attach { slot, target, directory, follow } => self.attach(*slot, target, *directory, *follow),
+            Step::Node { path, mode, major, minor, uid, gid } => self.node(path, *mode, (*major, *minor), (*uid, *gid)),
+            Step::Link { path, target } => self.link(path, target),
+            Step::Terminal { columns, rows } => self.open_terminal(*columns, *rows),
+            Step::Mask { paths } => self.mask(paths),
+            Step::ReadOnly { paths } => self.read_only(paths),
+            Step::Hostname { name } => {
+                let name = name.as_deref().unwrap_or(&self.given.hostname);
+                process::set_hostname(name.as_bytes()).at(stage, "hostname")
+            }
+            Step::Domainname { name } => process::set_domainname(name.as_bytes()).at(stage, "domainname"),
+            Step::Sysctl { path, value } => {
+                let mut below = b"sys/".to_vec();
+                below.extend_from_slice(path.as_bytes());
+                self.write_proc(&CString::new(below).unwrap_or_default(), value.as_bytes())
+                    .at(stage, format!("linux.sysctl {}", path.to_string_lossy()))
+            }
+            Step::RootReadOnly {} => {
+                let change = mount::Change { set: mount::attr::RDONLY, ..Default::default() };
+                mount::set_attributes(self.root(stage)?, &change, false).at(stage, "/")
+            }
+            Step::OomScore { score } => {
+                self.write_proc(c"self/oom_score_adj", score.to_string().as_bytes()).at(stage, "process.oomScoreAdj")
+            }
+            Step::ResourceLimit { resource, soft, hard, field } => {
+                process::set_limit(*resource, *soft, *hard).at(stage, field.as_str())
+            }
+            Step::LowerFiles {} => {
+                const RLIMIT_NOFILE: u32 = 7;
+                let (soft, hard) = process::limit(RLIMIT_NOFILE).at(stage, "nofile")?;
+                process::set_limit(RLIMIT_NOFILE, soft.min(1024), hard).at(stage, "nofile")
+            }
+            Step::Umask { mask } => {
+                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*mask));
+                Ok(())
+            }
+            Step::WorkingDirectory { path } => self.enter_working_directory(path),
+            Step::FindUser { user } => {
+                self.found = identity::find(self.root(stage)?, user)?;
+                Ok(())
+            }
+            Step::Report {} => self.report(),
+            Step::LimitBounding { keep } => rights::limit_bounding(*keep).at(stage, "process.capabilities.bounding"),
+            Step::Filter { program, flags } => rights::load_filter(&program.0, *flags).at(stage, "linux.seccomp"),
+            Step::Become {} => self.found.take_effect(),
+            Step::Capabilities { effective, permitted, inheritable, ambient } => {
+                self.found.limit_capabilities(*effective, *permitted, *inheritable, *ambient)
+            }
+            Step::NoNewPrivileges {} => rights::set_no_new_privileges().at(stage, "process.noNewPrivileges"),
+        }
+    }
+
+    /// The container's root; there from [`Step::EnterRoot`] on.
+    fn root(&self, stage: crate::Stage) -> Result<&Fd> {
+        self.root.as_ref().ok_or_else(|| Error::new(crate::Code::Internal, stage, "/", "no root was entered"))
+    }
+
+    /// A procfs of this pid namespace that nothing in the container can have covered (CVE-2019-16884, CVE-2025-52881).
+    fn write_proc(&mut self, path: &std::ffi::CStr, value: &[u8]) -> Result<(), Errno> {
+        use file::{open, resolve};
+        let proc = match self.proc.take() {
+            Some(proc) => proc,
+            None => mount::fsopen(c"proc")?.mount(0)?,
+        };
+        let strict = resolve::BENEATH | resolve::NO_XDEV | resolve::NO_MAGICLINKS;
+        let opened = file::openat2(&proc, path, open::WRONLY, strict, 0);
+        self.proc = Some(proc);
+        file::write_all(opened?, value)
+    }
+
+    fn enter_working_directory(&mut self, path: &CString) -> Result<()> {
+        let stage = crate::Stage::CWD;
+        let at = || path.to_string_lossy().into_owned();
+        let place = find_or_make(self.root(stage)?, path, Kind::Directory, true).at(stage, at())?;
+        nix::unistd::fchdir(&place).at(stage, at())?;
+        // A descriptor of the host that leaked in would show here as a path outside the root (CVE-2024-21626).
+        let here = nix::unistd::getcwd().at(stage, "process.cwd")?;
+        if !here.starts_with("/") {
+            return Err(Error::new(crate::Code::Launch, stage, "process.cwd", "is outside of the container's root"));
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<()> {
+        self.stamps.ready = clock::now();
+        self.give_stdio()?;
+        let isolation = self.isolation();
+        let report = Report::Ready { isolation, stamps: self.stamps };
+        let master: Vec<&dyn Descriptor> = self.terminal.iter().map(|(master, _)| master as &dyn Descriptor).collect();
+        channel::send(&self.given.report, &report, &master, true).at(crate::Stage::SESSION, "report")
+    }
+
+    fn isolation(&self) -> Isolation {
+        let mut isolation = isolation::read(self.proc.as_ref());
+        isolation.user = (self.found.uid, self.found.gid);
+        isolation
+    }
+}

@@ -1,0 +1,248 @@
+//! Intent before side effects. A shim has a directory below the run root, named and locked before it does anything; a
+//! container has a directory in it, its bundle, that holds the journal: what will be made elsewhere. The directory goes
+//! last. Whoever finds a shim's directory unlocked finishes its undoing.
+//!
+//! The locks are fcntl(2) record locks, not flocks: a child of the shim does not inherit them, so a shim that is dead
+//! is never taken for alive because an init of it is still on its way to its exec.
+
+use crate::cgroup;
+use crate::error::{At, Code, Error, Result, Stage};
+use caisson_sys::{Cwd, Errno, Fd, file};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::stat::{Mode, mkdirat};
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const SHIMS: &str = "shims";
+const LOCK: &str = "lock";
+const JOURNAL: &str = "journal";
+/// How long a directory without a lock may be a shim that is just starting.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a container makes outside of its bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Its cgroup.
+    pub cgroup: PathBuf,
+    /// The directory of its writable layers.
+    pub data: PathBuf,
+}
+
+/// A shim's own directory, locked.
+#[derive(Debug)]
+pub struct Place {
+    /// Its path.
+    pub path: PathBuf,
+    fd: Fd,
+    /// Held, not read: closing it gives up the lock.
+    _lock: File,
+}
+
+/// Makes a directory of Caisson's roots, and checks one that is there: 0700, owned by this user (CVE-2021-41091).
+///
+/// # Errors
+/// ENOENT below a parent that is not there; [`Code::Launch`] for one that is somebody else's.
+pub fn private_directory(path: &Path) -> Result<()> {
+    let at = || path.to_string_lossy().into_owned();
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        answer => answer.at(Stage::JOURNAL, at())?,
+    }
+    let known = fs::symlink_metadata(path).at(Stage::JOURNAL, at())?;
+    if known.uid() != nix::unistd::geteuid().as_raw() || !known.is_dir() {
+        return Err(Error::new(Code::Launch, Stage::JOURNAL, at(), "is not a directory of the user who runs this"));
+    }
+    if known.mode() & 0o077 != 0 {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at(Stage::JOURNAL, at())?;
+    }
+    Ok(())
+}
+
+fn directory(path: &Path) -> Result<Fd> {
+    let name = c_path(path)?;
+    file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0).at(Stage::JOURNAL, path.to_string_lossy())
+}
+
+pub(crate) fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid(path.to_string_lossy(), "holds a NUL byte"))
+}
+
+/// Takes the lock of a shim's directory, if nobody has it.
+fn lock(path: &Path) -> Result<Option<File>, std::io::Error> {
+    let lock = fs::OpenOptions::new().read(true).write(true).create(false).mode(0o600).open(path.join(LOCK))?;
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(&lock, FcntlArg::F_SETLK(&whole)) {
+        Ok(_) => Ok(Some(lock)),
+        Err(nix::errno::Errno::EACCES | nix::errno::Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Place {
+    /// Makes and locks the directory of this process. It has its final name only once it is locked.
+    ///
+    /// # Errors
+    /// As mkdir(2), open(2), rename(2).
+    pub fn make(run_root: &Path) -> Result<Self> {
+        let shims = run_root.join(SHIMS);
+        private_directory(&shims)?;
+        let name = format!("{}-{:x}", std::process::id(), crate::clock::now());
+        let aside = shims.join(format!(".{name}"));
+        let path = shims.join(name);
+        private_directory(&aside)?;
+        File::create(aside.join(LOCK)).at(Stage::JOURNAL, aside.to_string_lossy())?;
+        let held = lock(&aside).at(Stage::JOURNAL, aside.to_string_lossy())?;
+        let held = held.ok_or_else(|| Error::new(Code::Internal, Stage::JOURNAL, path.to_string_lossy(), "locked"))?;
+        fs::rename(&aside, &path).at(Stage::JOURNAL, path.to_string_lossy())?;
+        Ok(Self { fd: directory(&path)?, path, _lock: held })
+    }
+
+    /// Makes a container's bundle directory with its journal, before anything else of it is made.
+    ///
+    /// # Errors
+    /// As mkdir(2), open(2), write(2).
+    pub fn begin(&self, id: &str, intent: &Intent) -> Result<Fd> {
+        let name = CString::new(id).map_err(|_| Error::invalid("id", "holds a NUL byte"))?;
+        mkdirat(&self.fd, name.as_c_str(), Mode::from_bits_truncate(0o700)).at(Stage::JOURNAL, id)?;
+        let flags = file::open::RDONLY | file::open::DIRECTORY;
+        let bundle = file::openat2(&self.fd, &name, flags, file::resolve::BENEATH, 0).at(Stage::JOURNAL, id)?;
+        let text = format!("cgroup {}\ndata {}\n", intent.cgroup.display(), intent.data.display());
+        write(&bundle, JOURNAL, text.as_bytes())?;
+        Ok(bundle)
+    }
+
+    /// Removes a container's bundle directory, once nothing else of it is left.
+    ///
+    /// # Errors
+    /// As unlink(2).
+    pub fn finish(&self, id: &str) -> Result<()> {
+        remove(&self.path.join(id))
+    }
+
+    /// Removes the shim's own directory, if no container is left in it.
+    pub fn leave(&self) {
+        let left = fs::read_dir(&self.path).map(|entries| entries.flatten().any(|entry| entry.file_name() != LOCK));
+        if left.is_ok_and(|left| !left) {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Writes a file of the bundle directory, 0644: the container's engine files are read by every user in it.
+///
+/// # Errors
+/// As open(2), write(2).
+pub fn write(bundle: &Fd, name: &str, content: &[u8]) -> Result<()> {
+    let c_name = CString::new(name).map_err(|_| Error::invalid("files", "holds a NUL byte"))?;
+    let flags = file::open::WRONLY | file::open::CREAT | file::open::EXCL;
+    let made = file::openat2(bundle, &c_name, flags, file::resolve::BENEATH, 0o644).at(Stage::JOURNAL, name)?;
+    file::write_all(&made, content).at(Stage::JOURNAL, name)
+}
+
+/// Removes a tree of Caisson's own, absent or not.
+///
+/// # Errors
+/// As unlink(2).
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        answer => answer.at(Stage::UNDO, path.to_string_lossy()),
+    }
+}
+
+/// Removes a tree if it is small: at most `budget` entries. False if it is not, and what is left of it is for
+/// [`remove`]. Nothing may live in it any more: it goes by paths.
+///
+/// # Errors
+/// As unlink(2).
+pub fn remove_small(path: &Path, budget: &mut usize) -> Result<bool> {
+    let at = || path.to_string_lossy().into_owned();
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        entries => entries.at(Stage::UNDO, at())?,
+    };
+    for entry in entries {
+        let entry = entry.at(Stage::UNDO, at())?;
+        let Some(left) = budget.checked_sub(1) else { return Ok(false) };
+        *budget = left;
+        if entry.file_type().at(Stage::UNDO, at())?.is_dir() {
+            if !remove_small(&entry.path(), budget)? {
+                return Ok(false);
+            }
+        } else {
+            fs::remove_file(entry.path()).at(Stage::UNDO, at())?;
+        }
+    }
+    fs::remove_dir(path).at(Stage::UNDO, at())?;
+    Ok(true)
+}
+
+/// Undoes what dead shims left below `run_root`. Idempotent; two at once get in each other's way at no step.
+/// Answers what could not be undone, which stays in its journal.
+pub fn recover(run_root: &Path) -> Vec<Error> {
+    let mut failures = Vec::new();
+    let Ok(entries) = fs::read_dir(run_root.join(SHIMS)) else { return failures };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match lock(&path) {
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                if let Err(error) = recover_shim(&path) {
+                    failures.push(error);
+                }
+                drop(held);
+            }
+            Err(_) => {
+                let age = entry.metadata().and_then(|known| known.modified()).ok().and_then(|made| made.elapsed().ok());
+                if age.is_some_and(|age| age > GRACE) {
+                    let _ = remove(&path);
+                }
+            }
+        }
+    }
+    failures
+}
+
+fn recover_shim(shim: &Path) -> Result<()> {
+    let entries = fs::read_dir(shim).at(Stage::UNDO, shim.to_string_lossy())?;
+    let mut failure = None;
+    for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
+        if let Err(error) = recover_container(&entry.path()) {
+            failure = Some(error);
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => remove(shim),
+    }
+}
+
+fn recover_container(bundle: &Path) -> Result<()> {
+    let text = match fs::read_to_string(bundle.join(JOURNAL)) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT.raw()) => String::new(),
+        answer => answer.at(Stage::UNDO, bundle.to_string_lossy())?,
+    };
+    // A journal that ends before its last line was cut by a crash before anything it names was made.
+    let lines: Vec<&str> = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).collect();
+    if let [cgroup, data] = lines.as_slice()
+        && let (Some(cgroup), Some(data)) = (cgroup.strip_prefix("cgroup "), data.strip_prefix("data "))
+    {
+        cgroup::destroy(Path::new(cgroup))?;
+        if let Some(parent) = Path::new(cgroup).parent() {
+            let _ = fs::remove_dir(parent);
+        }
+        remove(Path::new(data))?;
+    }
+    remove(bundle)
+}

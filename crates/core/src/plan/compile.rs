@@ -1,0 +1,197 @@
+//! Spec to plan: one call a subject, in the order in which init will act. Whatever is not built is refused here, by
+//! the name of its field.
+
+use super::{LaunchPlan, Step, mounts, process};
+use crate::cgroup::{devices, limits};
+use crate::error::{At, Error, Result, Stage};
+use crate::seccomp;
+use crate::wire::Bytes;
+use caisson_sys::process::namespace;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use std::ffi::CString;
+
+/// What the runtime spec has no word for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Init stays as pid 1 and reaps.
+    pub supervise: bool,
+    /// A spec without `linux.seccomp` gets the default profile for its capabilities.
+    pub default_seccomp: bool,
+    /// A spec without a limit of open files gets the soft limit that programs expect, 1024, instead of the engine's.
+    pub lower_files: bool,
+}
+
+/// Compiles a spec.
+///
+/// # Errors
+/// [`crate::Code::InvalidSpec`] and [`crate::Code::Unsupported`], with the field as subject.
+pub fn compile(spec: &Spec, extras: Extras) -> Result<LaunchPlan> {
+    refuse_unbuilt(spec)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "missing"))?;
+    let namespaces = namespaces(&linux)?;
+    let new = |kind: u64| namespaces & kind != 0;
+    if !new(namespace::MOUNT) || !new(namespace::PID) {
+        return Err(Error::invalid("linux.namespaces", "a container has mount and pid namespaces of its own"));
+    }
+    let resources = linux.resources().clone().unwrap_or_default();
+    let terminal = process.terminal().unwrap_or(false);
+    let words = |name: &str, words: &Option<Vec<String>>| -> Result<Vec<CString>> {
+        words.iter().flatten().map(|word| c_string(name, word)).collect()
+    };
+
+    let mut plan = LaunchPlan {
+        namespaces,
+        limits: limits::lines(&resources)?,
+        devices: Bytes(devices::program(resources.devices().as_deref())?),
+        args: words("process.args", process.args())?,
+        env: process::environment(process.env().as_deref())?,
+        terminal,
+        supervise: extras.supervise,
+        ..LaunchPlan::default()
+    };
+    if plan.args.is_empty() {
+        return Err(Error::invalid("process.args", "no command specified"));
+    }
+
+    plan.steps.extend([Step::Session {}, Step::Keyring {}]);
+    if new(namespace::NET) {
+        plan.steps.push(Step::Loopback {});
+    }
+    let attach = mounts::open(spec, &mut plan)?;
+    plan.steps.push(Step::EnterRoot {});
+    plan.steps.extend(attach);
+    plan.steps.extend(devices::nodes(linux.devices().as_deref())?);
+    if terminal {
+        let size = process.console_size();
+        let side = |side: u64| u16::try_from(side).unwrap_or(u16::MAX);
+        let (columns, rows) = size.map_or((0, 0), |size| (side(size.width()), side(size.height())));
+        plan.steps.push(Step::Terminal { columns, rows });
+    }
+    if new(namespace::UTS) {
+        plan.steps.push(Step::Hostname { name: spec.hostname().clone() });
+        if let Some(name) = spec.domainname() {
+            plan.steps.push(Step::Domainname { name: name.clone() });
+        }
+    } else if spec.hostname().is_some() {
+        return Err(Error::invalid("hostname", "needs a uts namespace"));
+    }
+    plan.steps.extend(sysctls(&linux, namespaces)?);
+    let paths = |field: &str, paths: &Option<Vec<String>>| -> Result<Vec<CString>> {
+        paths.iter().flatten().map(|path| mounts::inside(field, path)).collect()
+    };
+    plan.steps.push(Step::ReadOnly { paths: paths("linux.readonlyPaths", linux.readonly_paths())? });
+    plan.steps.push(Step::Mask { paths: paths("linux.maskedPaths", linux.masked_paths())? });
+    // The working directory is made before the root may become read-only.
+    plan.steps.push(Step::WorkingDirectory { path: mounts::inside("process.cwd", &process.cwd().to_string_lossy())? });
+    if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
+        plan.steps.push(Step::RootReadOnly {});
+    }
+    let filter = match linux.seccomp() {
+        Some(profile) => Some(seccomp::compile(profile)?),
+        None if extras.default_seccomp => Some(seccomp::compile(&seccomp::default_profile(&process::bounding(process), kernel()?))?),
+        None => None,
+    };
+    process::identity(process, filter, extras.lower_files, &mut plan)?;
+    Ok(plan)
+}
+
+/// The running kernel's version, which decides what a default profile allows.
+fn kernel() -> Result<(u32, u32)> {
+    let name = nix::sys::utsname::uname().at(Stage::PLAN, "uname")?;
+    let release = name.release().to_string_lossy().into_owned();
+    let mut parts = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)))
+}
+
+/// A string that the kernel will be given.
+pub(super) fn c_string(field: &str, text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::invalid(field, "holds a NUL byte"))
+}
+
+fn refuse_unbuilt(spec: &Spec) -> Result<()> {
+    let refuse = |set: bool, field: &str| if set { Err(Error::unsupported(field)) } else { Ok(()) };
+    refuse(spec.hooks().is_some(), "hooks")?;
+    refuse(spec.vm().is_some(), "vm")?;
+    if let Some(process) = spec.process() {
+        refuse(process.apparmor_profile().is_some(), "process.apparmorProfile")?;
+        refuse(process.selinux_label().is_some(), "process.selinuxLabel")?;
+        refuse(process.io_priority().is_some(), "process.ioPriority")?;
+        refuse(process.scheduler().is_some(), "process.scheduler")?;
+        refuse(process.exec_cpu_affinity().is_some(), "process.execCPUAffinity")?;
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    refuse(linux.uid_mappings().is_some(), "linux.uidMappings")?;
+    refuse(linux.gid_mappings().is_some(), "linux.gidMappings")?;
+    refuse(linux.net_devices().is_some(), "linux.netDevices")?;
+    refuse(linux.mount_label().is_some(), "linux.mountLabel")?;
+    refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
+    refuse(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
+    refuse(linux.personality().is_some(), "linux.personality")?;
+    refuse(linux.time_offsets().is_some(), "linux.timeOffsets")?;
+    match linux.rootfs_propagation().as_deref() {
+        None | Some("" | "private" | "rprivate") => Ok(()),
+        Some(_) => Err(Error::unsupported("linux.rootfsPropagation")),
+    }
+}
+
+fn namespaces(linux: &Linux) -> Result<u64> {
+    let mut flags = 0;
+    for entry in linux.namespaces().iter().flatten() {
+        if entry.path().is_some() {
+            return Err(Error::unsupported("linux.namespaces.path"));
+        }
+        let flag = match entry.typ() {
+            LinuxNamespaceType::Mount => namespace::MOUNT,
+            LinuxNamespaceType::Cgroup => namespace::CGROUP,
+            LinuxNamespaceType::Uts => namespace::UTS,
+            LinuxNamespaceType::Ipc => namespace::IPC,
+            LinuxNamespaceType::Pid => namespace::PID,
+            LinuxNamespaceType::Network => namespace::NET,
+            LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+                return Err(Error::unsupported(format!("linux.namespaces {}", entry.typ())));
+            }
+        };
+        if flags & flag != 0 {
+            return Err(Error::invalid("linux.namespaces", format!("{} stands twice", entry.typ())));
+        }
+        flags |= flag;
+    }
+    Ok(flags)
+}
+
+/// Settings that a namespace of the container's own holds, and no others (CVE-2022-0811: a value is one write to one
+/// file, a key is a path of plain components).
+fn sysctls(linux: &Linux, namespaces: u64) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for (key, value) in linux.sysctl().iter().flatten() {
+        let field = || format!("linux.sysctl {key}");
+        let separator = if key.contains('/') && key.find('/') < key.find('.').or(Some(usize::MAX)) { '/' } else { '.' };
+        let parts: Vec<&str> = key.split(separator).collect();
+        let plain = |part: &&str| {
+            let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+            !part.is_empty() && *part != "." && *part != ".." && part.bytes().all(good)
+        };
+        if !parts.iter().all(plain) {
+            return Err(Error::invalid(field(), "is no name of a setting"));
+        }
+        let held_by = match parts.as_slice() {
+            ["net", _, ..] => namespace::NET,
+            ["fs", "mqueue", _] => namespace::IPC,
+            ["kernel", "msgmax" | "msgmnb" | "msgmni" | "sem" | "shmall" | "shmmax" | "shmmni" | "shm_rmid_forced"] => {
+                namespace::IPC
+            }
+            ["kernel", "domainname"] => namespace::UTS,
+            _ => return Err(Error::invalid(field(), "is not a setting of a namespace that a container has")),
+        };
+        if namespaces & held_by == 0 {
+            return Err(Error::invalid(field(), "needs a namespace of the container's own"));
+        }
+        if value.contains(['\n', '\0']) {
+            return Err(Error::invalid(field(), "its value is more than one line"));
+        }
+        let path = c_string(&field(), &parts.join("/"))?;
+        steps.push(Step::Sysctl { path, value: value.clone() });
+    }
+    Ok(steps)
+}

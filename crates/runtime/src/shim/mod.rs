@@ -1,0 +1,240 @@
+//! The shim: parent of every container of one owner. One thread, one loop: requests from the owner, reports of inits,
+//! ends of processes. When the owner's socket ends it kills and takes down all it holds, and ends itself.
+
+mod container;
+
+use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello, Request};
+use caisson_core::clock;
+use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
+use caisson_core::{Code, Error, Result, Stage};
+use caisson_sys::fd::{self, Number};
+use caisson_sys::{Descriptor, Errno, Fd, identity, process};
+use container::Container;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// Where the owner's socket is: the addon starts us with it as standard input.
+const OWNER: Number = Number(0);
+/// What an epoll event is about: the owner, or a container's number times four plus one of the rest.
+const FROM_OWNER: u64 = u64::MAX;
+const PROCESS: u64 = 0;
+const REPORT: u64 = 1;
+const REMOVER: u64 = 2;
+
+/// How long a busy cgroup is asked again before it is left to the journal.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// How often it is asked.
+const RETRY_MS: u64 = 1;
+
+/// Runs until the owner is gone.
+pub fn run() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = channel::send(OWNER, &Event::Failed { token: 0, error }, &[], false);
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn failed(stage: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error { errno: Some(errno.raw()), ..Error::new(Code::Launch, Stage::SHIM, stage, errno.to_string()) }
+}
+
+fn serve() -> Result<()> {
+    // Whatever of Node's came along by mistake goes first.
+    fd::close_from(3).map_err(failed("close_range"))?;
+    process::reset_signals().map_err(failed("signals"))?;
+    // Away from the terminal of whoever started Node: ^C is for the owner, which ends us by closing.
+    let _ = process::setsid();
+    identity::set_dumpable(false).map_err(failed("dumpable"))?;
+    let _ = identity::set_name(c"caisson-shim");
+
+    let mut room = vec![0u8; channel::MAX_MESSAGE];
+    let Some((hello, _)) = channel::receive::<Hello>(OWNER, &mut room, true)? else { return Ok(()) };
+    let launcher = Launcher::prepare(&hello)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
+    let mut shim = Shim { epoll, launcher, containers: BTreeMap::new(), owner: Some(fd::duplicate(OWNER, 3).map_err(failed("socket"))?), room };
+    if let Some(owner) = &shim.owner {
+        shim.watch(owner, FROM_OWNER)?;
+    }
+    // Standard input was the socket: what is left of it is /dev/null, as on 1 and 2.
+    fd::place(Number(1), 0).map_err(failed("stdin"))?;
+    let answer = shim.work();
+    shim.launcher.leave();
+    answer
+}
+
+struct Shim {
+    epoll: Epoll,
+    launcher: Launcher,
+    containers: BTreeMap<u64, Container>,
+    /// Its socket; none once it is gone.
+    owner: Option<Fd>,
+    room: Vec<u8>,
+}
+
+impl Shim {
+    fn watch(&self, file: &Fd, about: u64) -> Result<()> {
+        let added = self.epoll.add(file, EpollEvent::new(EpollFlags::EPOLLIN, about));
+        added.map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))
+    }
+
+    fn work(&mut self) -> Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        while self.owner.is_some() || !self.containers.is_empty() {
+            let count = match self.epoll.wait(&mut events, self.next_timeout()) {
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(errno) => return Err(failed("epoll")(Errno::from_raw(errno as i32))),
+                Ok(count) => count,
+            };
+            // Ends before requests: a container that is over makes room first.
+            for event in events.iter().take(count).filter(|event| event.data() != FROM_OWNER) {
+                self.from_container(event.data() / 4, event.data() % 4);
+            }
+            if events.iter().take(count).any(|event| event.data() == FROM_OWNER) {
+                self.from_owner();
+            }
+            self.look_at_clock();
+        }
+        Ok(())
+    }
+
+    /// Sends the owner an event; one that does not read its socket any more is as good as gone, and must not hold us.
+    fn tell(&mut self, event: &Event, descriptors: &[&dyn Descriptor]) {
+        let Some(owner) = &self.owner else { return };
+        if channel::send(owner, event, descriptors, true).is_err() {
+            self.owner_is_gone();
+        }
+    }
+
+    fn owner_is_gone(&mut self) {
+        if let Some(owner) = self.owner.take() {
+            let _ = self.epoll.delete(&owner);
+        }
+        for container in self.containers.values_mut() {
+            container.kill(channel::CAUSE_ABORTED);
+        }
+    }
+
+    fn from_owner(&mut self) {
+        // Bounded, so that a flood of requests does not keep ends waiting.
+        for _ in 0..16 {
+            let Some(owner) = &self.owner else { return };
+            match channel::receive::<Request>(owner, &mut self.room, false) {
+                Ok(Some((request, descriptors))) => self.request(request, descriptors),
+                Ok(None) => return self.owner_is_gone(),
+                Err(error) if error.errno == Some(Errno::EAGAIN.raw()) => return,
+                Err(_) => return self.owner_is_gone(),
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request, descriptors: Vec<Fd>) {
+        match request {
+            Request::Launch { launch } => {
+                let token = launch.token;
+                let mut descriptors = descriptors.into_iter();
+                let plan = descriptors.next();
+                let stdio: Vec<Fd> = descriptors.take(LAUNCH_DESCRIPTORS - 1).collect();
+                let started = match plan {
+                    Some(plan) => self.launcher.launch(&plan, &launch, stdio),
+                    None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
+                };
+                let watched = started.and_then(|running| {
+                    self.watch(&running.pidfd, token * 4 + PROCESS)?;
+                    self.watch(&running.report, token * 4 + REPORT)?;
+                    Ok(running)
+                });
+                match watched {
+                    Ok(running) => {
+                        self.containers.insert(token, Container::new(running, launch.timeout_ms));
+                    }
+                    Err(error) => self.tell(&Event::Failed { token, error }, &[]),
+                }
+            }
+            Request::Signal { token, signal } => {
+                if let Some(container) = self.containers.get(&token) {
+                    let _ = process::send_signal(&container.running.pidfd, signal);
+                }
+            }
+            Request::Kill { token, cause } => {
+                if let Some(container) = self.containers.get_mut(&token) {
+                    container.kill(cause);
+                }
+            }
+            Request::Resize { token, columns, rows } => {
+                if let Some(container) = self.containers.get(&token) {
+                    container.resize(columns, rows);
+                }
+            }
+            Request::Stats { token, request } => {
+                let usage = self.containers.get(&token).and_then(Container::usage);
+                self.tell(&Event::Stats { token, request, usage }, &[]);
+            }
+        }
+    }
+
+    fn from_container(&mut self, token: u64, what: u64) {
+        let Some(container) = self.containers.get_mut(&token) else { return };
+        match what {
+            REPORT => container.read_reports(&self.epoll, &mut self.room),
+            PROCESS => {
+                container.read_reports(&self.epoll, &mut self.room);
+                container.reap(&self.epoll);
+            }
+            _ => container.take_remover(&self.epoll),
+        }
+        self.advance(token);
+    }
+
+    /// Tells what there is to tell about a container, and goes on with its undoing.
+    fn advance(&mut self, token: u64) {
+        let Some(mut container) = self.containers.remove(&token) else { return };
+        if let Some((event, terminal)) = container.started(clock::now()) {
+            let descriptors: Vec<&dyn Descriptor> = terminal.iter().map(|fd| fd as &dyn Descriptor).collect();
+            self.tell(&event, &descriptors);
+            container.keep_terminal(terminal);
+        }
+        if container.has_ended() {
+            container.undo(&self.launcher, PATIENCE_NS);
+            if let Some(remover) = container.new_remover() {
+                if self.epoll.add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * 4 + REMOVER)).is_err() {
+                    container.give_up_remover();
+                }
+            }
+            if let Some(event) = container.over() {
+                self.tell(&event, &[]);
+                return;
+            }
+        }
+        if self.owner.is_none() {
+            container.kill(channel::CAUSE_ABORTED);
+        }
+        self.containers.insert(token, container);
+    }
+
+    fn next_timeout(&self) -> EpollTimeout {
+        let now = clock::now();
+        let next = self.containers.values().filter_map(|container| container.wakes_at(now, RETRY_MS * 1_000_000)).min();
+        match next {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                let ms = at.saturating_sub(now).div_ceil(1_000_000).min(60_000);
+                EpollTimeout::try_from(i32::try_from(ms).unwrap_or(60_000)).unwrap_or(EpollTimeout::ZERO)
+            }
+        }
+    }
+
+    fn look_at_clock(&mut self) {
+        let now = clock::now();
+        let due: Vec<u64> = self.containers.iter().filter(|(_, container)| container.is_due(now)).map(|(token, _)| *token).collect();
+        for token in due {
+            if let Some(container) = self.containers.get_mut(&token) {
+                container.kill_at_deadline(now, CAUSE_TIMEOUT);
+            }
+            self.advance(token);
+        }
+    }
+}
