@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod seccomp;
 
 pub use error::{At, Code, Error, Result, Stage};
