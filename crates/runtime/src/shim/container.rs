@@ -185,6 +185,10 @@ impl Container {
         self.end.is_some()
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     pub(super) fn undo(&mut self, launcher: &Launcher, patience: u64) {
         let since = match &self.undoing {
             Undoing::NotYet => clock::now(),

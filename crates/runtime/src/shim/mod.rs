@@ -209,7 +209,7 @@ impl Shim {
                 return;
             }
         }
-        if self.owner.is_none() {
+        if self.owner.is_none() || container.has_failed() {
             container.kill(channel::CAUSE_ABORTED);
         }
         self.containers.insert(token, container);
