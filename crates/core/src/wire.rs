@@ -177,6 +177,7 @@ macro_rules! wire {
     ($(#[$meta:meta])* pub enum $name:ident {
         $($(#[$variant_meta:meta])* $number:literal $variant:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }),* $(,)?
     }) => {
+        #[allow(missing_docs, reason = "a variant's doc names its fields")]
         $(#[$meta])* pub enum $name { $($(#[$variant_meta])* $variant { $($(#[$field_meta])* $field: $type),* }),* }
         impl $crate::wire::Wire for $name {
             fn put(&self, out: &mut Vec<u8>) {
@@ -210,7 +211,7 @@ impl Wire for Error {
         Ok(Self {
             code: Code::from_str(&String::take(reader)?).ok_or_else(|| malformed("code"))?,
             stage: Stage::from_str(&String::take(reader)?).ok_or_else(|| malformed("stage"))?,
-            errno: Option::take(reader)?,
+            errno: Wire::take(reader)?,
             subject: String::take(reader)?,
             message: String::take(reader)?,
         })

@@ -1,1 +1,8 @@
-//! The napi-rs binding.
+//! The napi-rs binding. It converts and carries; it decides nothing. Failures are values, made into errors in
+//! TypeScript, where the caller's stack is.
+
+mod executable;
+mod outcome;
+mod plan;
+mod shim;
+mod stdio;

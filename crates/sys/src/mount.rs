@@ -53,7 +53,8 @@ pub struct Change {
     pub clear: u64,
     /// Propagation to give, 0 for none.
     pub propagation: u64,
-    userns_fd: u64,
+    /// The user namespace of an idmapped mount; 0 for none.
+    pub userns_fd: u64,
 }
 
 /// A file system being configured.

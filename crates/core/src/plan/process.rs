@@ -114,10 +114,10 @@ const CALLS_UNDER_LAST_FILTER: [&str; 2] = ["execve", "write"];
 pub(super) fn identity(process: &Process, filter: Option<Filter>, lower_files: bool, plan: &mut LaunchPlan) -> Result<()> {
     let steps = &mut plan.steps;
     if let Some(score) = process.oom_score_adj() {
-        if !(-1000..=1000).contains(score) {
+        if !(-1000..=1000).contains(&score) {
             return Err(Error::invalid("process.oomScoreAdj", format!("{score} is not between -1000 and 1000")));
         }
-        steps.push(Step::OomScore { score: *score });
+        steps.push(Step::OomScore { score });
     }
     let mut seen = Vec::new();
     for limit in process.rlimits().iter().flatten() {

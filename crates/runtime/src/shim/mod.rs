@@ -48,6 +48,8 @@ fn serve() -> Result<()> {
     process::reset_signals().map_err(failed("signals"))?;
     // Away from the terminal of whoever started Node: ^C is for the owner, which ends us by closing.
     let _ = process::setsid();
+    // Nor does it hold the owner's working directory busy.
+    nix::unistd::chdir("/").map_err(|errno| failed("chdir")(Errno::from_raw(errno as i32)))?;
     identity::set_dumpable(false).map_err(failed("dumpable"))?;
     let _ = identity::set_name(c"caisson-shim");
 

@@ -1,0 +1,47 @@
+//! A plan: a spec compiled once, launched as often as wanted.
+
+use crate::outcome::Failure;
+use caisson_core::plan::{Extras, compile};
+use caisson_core::{Error, Result};
+use caisson_sys::Fd;
+use napi_derive::napi;
+
+/// What the runtime spec has no word for.
+#[napi(object)]
+pub struct PlanExtras {
+    /// Init stays as pid 1 and reaps.
+    pub supervise: bool,
+    /// A spec without `linux.seccomp` gets Caisson's default profile.
+    pub default_seccomp: bool,
+}
+
+/// A compiled spec in a sealed memory file.
+#[napi]
+pub struct Plan {
+    pub(crate) outcome: Result<Fd>,
+    pub(crate) terminal: bool,
+}
+
+#[napi]
+impl Plan {
+    /// Compiles a spec, given as the text of a config.json. `failure` says whether that went well.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(spec: String, extras: PlanExtras) -> Self {
+        let extras = Extras {
+            supervise: extras.supervise,
+            default_seccomp: extras.default_seccomp,
+            // This process is Node, which has raised its own soft limit.
+            lower_files: true,
+        };
+        let parsed = serde_json::from_str(&spec).map_err(|error| Error::invalid("config.json", error.to_string()));
+        let plan = parsed.and_then(|spec| compile(&spec, extras));
+        let terminal = plan.as_ref().is_ok_and(|plan| plan.terminal);
+        Self { outcome: plan.and_then(|plan| plan.seal()), terminal }
+    }
+
+    /// Why the spec was refused.
+    #[napi(getter, catch_unwind)]
+    pub fn failure(&self) -> Option<Failure> {
+        self.outcome.as_ref().err().cloned().map(Into::into)
+    }
+}

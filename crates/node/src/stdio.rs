@@ -1,0 +1,70 @@
+//! The three descriptors of a payload: pipes made here, /dev/null, or what the caller has.
+
+use caisson_core::{At, Code, Error, Result, Stage};
+use caisson_sys::fd::{Number, duplicate};
+use caisson_sys::{Cwd, Fd, file};
+use nix::fcntl::{OFlag, FcntlArg, fcntl};
+use nix::sys::stat::{SFlag, fstat};
+
+/// `/dev/null`, in the words of the JavaScript side.
+pub(crate) const IGNORE: i32 = -1;
+/// A new pipe.
+pub(crate) const PIPE: i32 = -2;
+
+/// What goes to the payload, and the other ends for JavaScript.
+#[derive(Default)]
+pub(crate) struct Stdio {
+    pub(crate) payload: Vec<Fd>,
+    pub(crate) ours: Vec<Option<Fd>>,
+    pub(crate) made: u8,
+}
+
+/// Opens what stdin, stdout and stderr are to be.
+pub(crate) fn open(wanted: &[i32]) -> Result<Stdio> {
+    let mut stdio = Stdio::default();
+    for (index, kind) in wanted.iter().enumerate() {
+        let name = ["stdin", "stdout", "stderr"].get(index).copied().unwrap_or("stdio");
+        let (payload, ours) = match *kind {
+            IGNORE => (null().at(Stage::TERMINAL, name)?, None),
+            PIPE => {
+                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Stage::TERMINAL, name)?;
+                stdio.made |= 1 << index;
+                let (read, write) = (Fd::from(read), Fd::from(write));
+                if index == 0 { (read, Some(write)) } else { (write, Some(read)) }
+            }
+            number => (given(number, name)?, None),
+        };
+        stdio.payload.push(payload);
+        stdio.ours.push(ours);
+    }
+    Ok(stdio)
+}
+
+fn null() -> nix::Result<Fd> {
+    let raw = |errno: caisson_sys::Errno| nix::errno::Errno::from_raw(errno.raw());
+    let null = file::openat2(Cwd, c"/dev/null", file::open::RDWR, 0, 0).map_err(raw)?;
+    let stat = fstat(&null)?;
+    let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && stat.st_rdev == nix::sys::stat::makedev(1, 3);
+    if is_null { Ok(null) } else { Err(nix::errno::Errno::ENODEV) }
+}
+
+/// A descriptor of the caller's, for the payload itself. A terminal is never handed in (TIOCSTI and kin). One that Node
+/// has made non-blocking is opened anew: the flag is on the open file, and the payload would see it.
+fn given(number: i32, name: &str) -> Result<Fd> {
+    let refuse = |message: &str| Error::new(Code::InvalidSpec, Stage::TERMINAL, name, message);
+    let file = duplicate(Number(number), 3).at(Stage::TERMINAL, name)?;
+    if nix::unistd::isatty(&file).unwrap_or(false) {
+        return Err(refuse("is a terminal: those are relayed or made by Caisson, never handed in"));
+    }
+    let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL).at(Stage::TERMINAL, name)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        return Ok(file);
+    }
+    if fstat(&file).at(Stage::TERMINAL, name)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits() {
+        return Err(refuse("is a non-blocking socket, which cannot be opened anew: use 'pipe'"));
+    }
+    let path = format!("/proc/self/fd/{number}");
+    let path = std::ffi::CString::new(path).map_err(|_| refuse("is no descriptor"))?;
+    let access = u64::from((flags & OFlag::O_ACCMODE).bits().unsigned_abs());
+    file::openat2(Cwd, &path, access | file::open::NOCTTY, 0, 0).at(Stage::TERMINAL, name)
+}
