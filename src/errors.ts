@@ -47,7 +47,7 @@ export class CaissonError extends Error {
   /** True for errors of another copy of this package too, so that `instanceof` holds across a dependency tree. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (this !== CaissonError) return Function.prototype[Symbol.hasInstance].call(this, value)
-    return typeof value === 'object' && value !== null && (value as Record<symbol, unknown>)[brand] === true
+    return typeof value === 'object' && value !== null && brand in value && value[brand] === true
   }
 }
 
