@@ -32,9 +32,10 @@ const brand: unique symbol = Symbol.for('caisson.error')
 /** The one error of Caisson. `code` is the contract; `message` says what to do. */
 export class CaissonError extends Error {
   readonly code: ErrorCode
-  readonly stage?: string
-  readonly errno?: number
-  readonly subject?: string
+  // Declared only: what is not known is no property.
+  declare readonly stage?: string
+  declare readonly errno?: number
+  declare readonly subject?: string
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined)
