@@ -1,0 +1,28 @@
+/**
+ * Runs a command on a test host that it makes and takes down again:
+ *   node __test__/host/run.ts private|uml [--timeout SECONDS] -- COMMAND...
+ * The exit status is the command's.
+ */
+import { parseArgs } from 'node:util'
+import { onPrivateHost } from './private.ts'
+import { onUml } from './uml.ts'
+
+const hosts: Record<string, (command: readonly string[], timeout: number) => Promise<number>> = {
+  private: onPrivateHost,
+  uml: onUml,
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { timeout: { type: 'string', default: '900' } },
+})
+const [name = '', ...command] = positionals
+const seconds = Number(values.timeout)
+const host = hosts[name]
+if (host === undefined || command.length === 0 || !(seconds > 0)) {
+  console.error(`usage: run.ts ${Object.keys(hosts).join('|')} [--timeout SECONDS] -- COMMAND...`)
+  process.exit(2)
+}
+const status = await host(command, seconds * 1000)
+// A janitor that could not clean up has set a failure already.
+if (status !== 0) process.exitCode = status

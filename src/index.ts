@@ -1,0 +1,3 @@
+/** The public API, nothing else. */
+export { CaissonError } from './errors.ts'
+export type { ErrorCode, ErrorDetails } from './errors.ts'
