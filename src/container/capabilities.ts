@@ -1,0 +1,26 @@
+/** Which capabilities a container gets: the default ones, more, fewer. */
+import { capabilities, capabilityNames } from './defaults.ts'
+import { refuse } from './options.ts'
+import type { RunOptions } from './options.ts'
+
+function name(option: string, word: string): string {
+  const upper = String(word).toUpperCase()
+  if (upper === 'ALL') return upper
+  const full = upper.startsWith('CAP_') ? upper : `CAP_${upper}`
+  if (!capabilityNames.includes(full)) throw refuse(option, `invalid capability: "${word}"`)
+  return full
+}
+
+/**
+ * Docker's rules. `ALL` is what the engine itself holds, `bounding`: a nested or restricted host has less.
+ */
+export function capabilitySets(options: RunOptions, bounding: bigint): string[] {
+  const add = (options.capAdd ?? []).map((word) => name('capAdd', word))
+  const drop = (options.capDrop ?? []).map((word) => name('capDrop', word))
+  const held = capabilityNames.filter((_, number) => ((bounding >> BigInt(number)) & 1n) === 1n)
+  const missing = add.find((word) => word !== 'ALL' && !held.includes(word))
+  if (missing !== undefined) throw refuse('capAdd', `${missing} is not held by this process, so it cannot be given`)
+  if (add.includes('ALL')) return held.filter((word) => !drop.includes(word))
+  const base = drop.includes('ALL') ? [] : capabilities.filter((word) => held.includes(word) && !drop.includes(word))
+  return [...base, ...add.filter((word) => !base.includes(word))].toSorted()
+}

@@ -1,0 +1,126 @@
+/** Options and an image's configuration to one config.json of the runtime spec: plain data that any OCI runtime runs. */
+import * as defaults from './defaults.ts'
+import { capabilitySets } from './capabilities.ts'
+import { deviceNodes } from './devices.ts'
+import { mounts } from './mounts.ts'
+import { refuse } from './options.ts'
+import type { RunOptions } from './options.ts'
+import { resources, rlimits } from './resources.ts'
+
+/** What an image says about how it wants to be run: the fields that are read, and no others (security.md D11). */
+export interface ImageConfig {
+  entrypoint?: readonly string[]
+  cmd?: readonly string[]
+  env?: readonly string[]
+  user?: string
+  workdir?: string
+  stopSignal?: string
+}
+
+/** A config.json as far as Caisson writes it. */
+export interface Spec {
+  ociVersion: string
+  process: Record<string, unknown>
+  root: Record<string, unknown>
+  mounts: defaults.SpecMount[]
+  linux: Record<string, unknown>
+  hostname?: string
+}
+
+/** The words that will be executed. */
+function args(command: readonly string[] | undefined, options: RunOptions, image: ImageConfig): readonly string[] {
+  if (options.entrypoint !== undefined) {
+    const entrypoint = typeof options.entrypoint === 'string' ? [options.entrypoint] : options.entrypoint
+    // An empty word resets the image's entrypoint; either way the image's command does not belong to the new one.
+    return [...entrypoint.filter((word) => word !== ''), ...(command ?? [])]
+  }
+  return [...(image.entrypoint ?? []), ...(command ?? image.cmd ?? [])]
+}
+
+function environment(options: RunOptions, image: ImageConfig, hostname: string | undefined): string[] {
+  const env = new Map<string, string>([['PATH', defaults.path]])
+  if (hostname !== undefined) env.set('HOSTNAME', hostname)
+  if (options.tty === true) env.set('TERM', 'xterm')
+  for (const entry of image.env ?? []) {
+    const at = entry.indexOf('=')
+    if (at > 0) env.set(entry.slice(0, at), entry.slice(at + 1))
+  }
+  for (const [name, value] of Object.entries(options.env ?? {})) {
+    if (name === '' || name.includes('=') || name.includes('\0')) throw refuse('env', `'${name}' is no name of a variable`)
+    if (value === undefined) env.delete(name)
+    else if (typeof value === 'string') env.set(name, value)
+    else throw refuse('env', `the value of ${name} is no string`)
+  }
+  return [...env].map(([name, value]) => `${name}=${value}`)
+}
+
+function user(options: RunOptions, image: ImageConfig): Record<string, unknown> {
+  const words = options.user === undefined ? (image.user ?? '') : String(options.user)
+  const groups = (options.groups ?? []).map((group) => {
+    const gid = Number(group)
+    if (!Number.isSafeInteger(gid) || gid < 0 || gid > 0x7fffffff) throw refuse('groups', `'${group}' is no number of a group`)
+    return gid
+  })
+  return { uid: 0, gid: 0, username: words, ...(groups.length > 0 && { additionalGids: groups }) }
+}
+
+function workdir(options: RunOptions, image: ImageConfig): string {
+  if (options.workdir !== undefined && !options.workdir.startsWith('/')) {
+    throw refuse('workdir', `'${options.workdir}' is not an absolute path`)
+  }
+  return options.workdir ?? (image.workdir === undefined || image.workdir === '' ? '/' : image.workdir)
+}
+
+/** What else the root file system brings: mounts and masks of a view of the machine. */
+export interface RootExtras {
+  mounts: defaults.SpecMount[]
+  maskedPaths: string[]
+}
+
+/** Composes the config.json. It holds nothing of one run, so equal options give equal text and one plan serves both. */
+export function compose(
+  command: readonly string[] | undefined,
+  options: RunOptions,
+  image: ImageConfig,
+  extras: RootExtras,
+  bounding: bigint,
+): Spec {
+  const words = args(command, options, image)
+  if (words.length === 0) throw refuse('command', 'no command specified')
+  const network = options.network ?? 'none'
+  if (network !== 'none' && network !== 'host') throw refuse('network', `'${String(network)}' is neither none nor host`)
+  const capabilities = capabilitySets(options, bounding)
+  const namespaces = ['pid', 'mount', 'uts', 'ipc', 'cgroup', ...(network === 'none' ? ['network'] : [])]
+  const devices = deviceNodes(options)
+  const limits = resources(options)
+  const ulimits = rlimits(options)
+  const seccomp = typeof options.seccomp === 'object' ? options.seccomp : undefined
+  return {
+    ociVersion: '1.2.0',
+    process: {
+      terminal: options.tty === true,
+      ...(options.size !== undefined && {
+        consoleSize: { width: options.size.columns, height: options.size.rows },
+      }),
+      user: user(options, image),
+      args: words,
+      env: environment(options, image, options.hostname),
+      cwd: workdir(options, image),
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+      ...(ulimits.length > 0 && { rlimits: ulimits }),
+      noNewPrivileges: options.noNewPrivileges === true,
+    },
+    root: { path: 'rootfs', readonly: options.readOnly === true },
+    ...(options.hostname !== undefined && { hostname: options.hostname }),
+    mounts: mounts(options, extras.mounts),
+    linux: {
+      namespaces: namespaces.map((type) => ({ type })),
+      resources: { ...limits, devices: [...defaults.deviceRules, ...devices.rules] },
+      ...(devices.nodes.length > 0 && { devices: devices.nodes }),
+      maskedPaths: [...defaults.maskedPaths, ...extras.maskedPaths],
+      readonlyPaths: defaults.readonlyPaths,
+      ...(options.sysctls !== undefined && { sysctl: options.sysctls }),
+      ...(seccomp !== undefined && { seccomp }),
+    },
+  }
+}
