@@ -6,8 +6,6 @@
 //! libseccomp, and a conditional one beats it only if it is more restrictive; libseccomp lets it hide them all, so a
 //! profile never allows more here than there. The default action is for calls that no rule matches.
 
-use std::collections::BTreeMap;
-
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
     LinuxSyscall,
@@ -28,7 +26,7 @@ pub const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_ACTION: u32 = 0xffff_0000;
 
 /// A number that the kernel does not have; the words of seccomp_data.ret for it.
-const RET_ENOSYS: u32 = RET_ERRNO | nix::libc::ENOSYS as u32;
+pub(super) const RET_ENOSYS: u32 = RET_ERRNO | nix::libc::ENOSYS as u32;
 
 /// Flags of seccomp(2).
 const FLAG_TSYNC: u32 = 1;
@@ -108,8 +106,8 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Table {
     pub abi: Abi,
-    /// Numbers that rules name and that do not simply have the default.
-    pub calls: BTreeMap<u32, Outcome>,
+    /// By number: those that rules name and that do not simply have the default.
+    pub calls: Vec<(u32, Outcome)>,
     /// Inclusive: numbers newer than the profile, which get ENOSYS: libraries probe for new calls and take only this for
     /// an answer (glibc and clone3, faccessat2).
     pub unknown: Option<(u32, u32)>,
@@ -165,19 +163,6 @@ impl Checked {
     }
 }
 
-impl Table {
-    /// What a number of this ABI gets.
-    pub(super) fn outcome(&self, number: u32, default: u32) -> Outcome {
-        match self.calls.get(&number) {
-            Some(outcome) => outcome.clone(),
-            None if self.unknown.is_some_and(|(first, last)| first <= number && number <= last) => {
-                Outcome::Ret(RET_ENOSYS)
-            }
-            None => Outcome::Ret(default),
-        }
-    }
-}
-
 /// Whether a word lets the call through. A tracer is trusted to do what the profile wants, as in runc.
 pub(super) fn permissive(ret: u32) -> bool {
     matches!(ret & RET_ACTION, RET_ALLOW | RET_LOG | RET_TRACE)
@@ -197,26 +182,28 @@ struct Doors {
 /// One ABI's rules while they are collected.
 struct Draft {
     abi: Abi,
-    rules: BTreeMap<u32, Vec<Rule>>,
+    rules: Vec<(u32, Rule)>,
     highest: Option<u32>,
 }
 
 impl Draft {
     fn new(abi: Abi) -> Self {
-        Self { abi, rules: BTreeMap::new(), highest: None }
+        Self { abi, rules: Vec::new(), highest: None }
     }
 
     fn push(&mut self, number: u32, rules: &[Rule]) {
         if self.abi.apart().is_none_or(|apart| number < apart) {
             self.highest = self.highest.max(Some(number));
         }
-        self.rules.entry(number).or_default().extend_from_slice(rules);
+        self.rules.extend(rules.iter().map(|rule| (number, rule.clone())));
     }
 
-    fn finish(self, default: u32) -> Table {
-        let calls = self.rules.into_iter().filter_map(|(number, rules)| {
-            let outcome = settle(rules, default);
-            (outcome != Outcome::Ret(default)).then_some((number, outcome))
+    fn finish(mut self, default: u32) -> Table {
+        // Stable: rules of one number stay in the profile's order.
+        self.rules.sort_by_key(|(number, _)| *number);
+        let calls = self.rules.chunk_by(|one, other| one.0 == other.0).filter_map(|rules| {
+            let outcome = settle(rules.iter().map(|(_, rule)| rule), default);
+            (outcome != Outcome::Ret(default)).then_some((rules[0].0, outcome))
         });
         let last = match (self.abi.apart(), self.abi) {
             (Some(apart), _) => apart - 1,
@@ -231,10 +218,12 @@ impl Draft {
 }
 
 /// Sorts the conditional rules so that the first that matches is the one to take.
-fn settle(mut rules: Vec<Rule>, default: u32) -> Outcome {
+fn settle<'a>(rules: impl Iterator<Item = &'a Rule> + Clone, default: u32) -> Outcome {
     let whole =
-        rules.iter().find(|rule| rule.conditions.is_empty() && rule.ret != default).map(|rule| rule.ret);
-    rules.retain(|rule| !rule.conditions.is_empty() && whole.is_none_or(|ret| rank(rule.ret) < rank(ret)));
+        rules.clone().find(|rule| rule.conditions.is_empty() && rule.ret != default).map(|rule| rule.ret);
+    let counts =
+        |rule: &&Rule| !rule.conditions.is_empty() && whole.is_none_or(|ret| rank(rule.ret) < rank(ret));
+    let mut rules: Vec<Rule> = rules.filter(counts).cloned().collect();
     rules.sort_by_key(|rule| rank(rule.ret));
     let last = whole.unwrap_or(default);
     while rules.last().is_some_and(|rule| rule.ret == last) {
