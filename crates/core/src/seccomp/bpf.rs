@@ -138,11 +138,32 @@ impl Assembler {
             return *label;
         }
         let mut next = self.ret(last);
-        for rule in rules.iter().rev() {
-            next = self.rule(rule, next);
+        let mut rest = rules.as_slice();
+        while let Some(rule) = rest.last() {
+            let alike = rest.iter().rev().take_while(|other| same_list(rule, other)).count();
+            let (before, list) = rest.split_at(rest.len() - alike.max(1));
+            next = if alike > 1 { self.list(list, next) } else { self.rule(rule, next) };
+            rest = before;
         }
         self.chains.insert(outcome.clone(), next);
         next
+    }
+
+    /// Rules that each compare one argument with a value of the same upper half: profiles list families, personalities
+    /// and requests so. The halves are loaded once.
+    fn list(&mut self, rules: &[Rule], otherwise: Label) -> Label {
+        let mut next = otherwise;
+        let mut place = None;
+        for (rule, (index, value)) in rules.iter().rev().filter_map(|rule| Some((rule, equals(rule)?))) {
+            let then = self.ret(rule.ret);
+            next = self.branch(JMP_JEQ_K, half(value), then, next);
+            place = Some((index, value));
+        }
+        let Some((index, value)) = place else { return otherwise };
+        let (low, high) = halves(index);
+        let lower = self.load(low);
+        self.branch(JMP_JEQ_K, half(value >> 32), lower, otherwise);
+        self.load(high)
     }
 
     fn rule(&mut self, rule: &Rule, otherwise: Label) -> Label {
@@ -154,8 +175,7 @@ impl Assembler {
     }
 
     fn condition(&mut self, condition: Condition, then: Label, otherwise: Label) -> Label {
-        let low = ARGUMENTS + condition.index * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
-        let high = low ^ 4;
+        let (low, high) = halves(condition.index);
         match condition.test {
             Test::Equal(value) => self.equal(low, high, u64::MAX, value, then, otherwise),
             Test::NotEqual(value) => self.equal(low, high, u64::MAX, value, otherwise, then),
@@ -213,6 +233,24 @@ impl Assembler {
         }
         bytes
     }
+}
+
+/// The argument and the value of a rule that only asks whether they are equal.
+fn equals(rule: &Rule) -> Option<(u32, u64)> {
+    match rule.conditions.as_slice() {
+        [Condition { index, test: Test::Equal(value) }] => Some((*index, *value)),
+        _ => None,
+    }
+}
+
+fn same_list(one: &Rule, other: &Rule) -> bool {
+    matches!((equals(one), equals(other)), (Some(one), Some(other)) if one.0 == other.0 && one.1 >> 32 == other.1 >> 32)
+}
+
+/// Offsets of the halves of an argument.
+fn halves(index: u32) -> (u32, u32) {
+    let low = ARGUMENTS + index * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
+    (low, low ^ 4)
 }
 
 fn half(value: u64) -> u32 {
@@ -297,7 +335,7 @@ fn load(data: &Data, offset: u32) -> Option<Option<u32>> {
     match offset {
         NUMBER => Some(Some(data.number)),
         ARCH => Some(Some(data.arch)),
-        ARGUMENTS..64 if offset % 4 == 0 => {
+        ARGUMENTS..64 if offset.is_multiple_of(4) => {
             let Some(arguments) = data.arguments else { return Some(None) };
             let argument = arguments[((offset - ARGUMENTS) / 8) as usize];
             let upper = (offset % 8 == 4) != cfg!(target_endian = "big");

@@ -1,11 +1,10 @@
 //! An OCI profile, checked and resolved: for each ABI of this machine the outcome of each number that the profile names.
 //!
-//! Of the rules that match a call the most restrictive wins, in the kernel's order between filters (seccomp(2): kill
-//! process, kill thread, trap, errno, trace, log, allow), whatever their order in the profile; of two errnos the first.
-//! The default action is for calls that no rule matches. Runtimes on libseccomp let an unconditional rule hide the
-//! conditional ones of the same call, so a profile never allows more here than there.
-
-use std::collections::BTreeMap;
+//! Of the conditional rules that match a call the most restrictive wins, in the kernel's order between filters
+//! (seccomp(2): kill process, kill thread, trap, errno, trace, log, allow), whatever their order in the profile; of two
+//! errnos the first. Of the unconditional rules of a call the first wins that is not the default action, as with
+//! libseccomp, and a conditional one beats it only if it is more restrictive; libseccomp lets it hide them all, so a
+//! profile never allows more here than there. The default action is for calls that no rule matches.
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
@@ -27,7 +26,7 @@ pub const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_ACTION: u32 = 0xffff_0000;
 
 /// A number that the kernel does not have; the words of seccomp_data.ret for it.
-const RET_ENOSYS: u32 = RET_ERRNO | nix::libc::ENOSYS as u32;
+pub(super) const RET_ENOSYS: u32 = RET_ERRNO | nix::libc::ENOSYS as u32;
 
 /// Flags of seccomp(2).
 const FLAG_TSYNC: u32 = 1;
@@ -107,8 +106,8 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Table {
     pub abi: Abi,
-    /// Numbers that rules name and that do not simply have the default.
-    pub calls: BTreeMap<u32, Outcome>,
+    /// By number: those that rules name and that do not simply have the default.
+    pub calls: Vec<(u32, Outcome)>,
     /// Inclusive: numbers newer than the profile, which get ENOSYS: libraries probe for new calls and take only this for
     /// an answer (glibc and clone3, faccessat2).
     pub unknown: Option<(u32, u32)>,
@@ -164,19 +163,6 @@ impl Checked {
     }
 }
 
-impl Table {
-    /// What a number of this ABI gets.
-    pub(super) fn outcome(&self, number: u32, default: u32) -> Outcome {
-        match self.calls.get(&number) {
-            Some(outcome) => outcome.clone(),
-            None if self.unknown.is_some_and(|(first, last)| first <= number && number <= last) => {
-                Outcome::Ret(RET_ENOSYS)
-            }
-            None => Outcome::Ret(default),
-        }
-    }
-}
-
 /// Whether a word lets the call through. A tracer is trusted to do what the profile wants, as in runc.
 pub(super) fn permissive(ret: u32) -> bool {
     matches!(ret & RET_ACTION, RET_ALLOW | RET_LOG | RET_TRACE)
@@ -196,26 +182,28 @@ struct Doors {
 /// One ABI's rules while they are collected.
 struct Draft {
     abi: Abi,
-    rules: BTreeMap<u32, Vec<Rule>>,
+    rules: Vec<(u32, Rule)>,
     highest: Option<u32>,
 }
 
 impl Draft {
     fn new(abi: Abi) -> Self {
-        Self { abi, rules: BTreeMap::new(), highest: None }
+        Self { abi, rules: Vec::new(), highest: None }
     }
 
-    fn push(&mut self, number: u32, rules: impl IntoIterator<Item = Rule>) {
+    fn push(&mut self, number: u32, rules: &[Rule]) {
         if self.abi.apart().is_none_or(|apart| number < apart) {
             self.highest = self.highest.max(Some(number));
         }
-        self.rules.entry(number).or_default().extend(rules);
+        self.rules.extend(rules.iter().map(|rule| (number, rule.clone())));
     }
 
-    fn finish(self, default: u32) -> Table {
-        let calls = self.rules.into_iter().filter_map(|(number, rules)| {
-            let outcome = settle(rules, default);
-            (outcome != Outcome::Ret(default)).then_some((number, outcome))
+    fn finish(mut self, default: u32) -> Table {
+        // Stable: rules of one number stay in the profile's order.
+        self.rules.sort_by_key(|(number, _)| *number);
+        let calls = self.rules.chunk_by(|one, other| one.0 == other.0).filter_map(|rules| {
+            let outcome = settle(rules.iter().map(|(_, rule)| rule), default);
+            (outcome != Outcome::Ret(default)).then_some((rules[0].0, outcome))
         });
         let last = match (self.abi.apart(), self.abi) {
             (Some(apart), _) => apart - 1,
@@ -229,19 +217,24 @@ impl Draft {
     }
 }
 
-/// The most restrictive rule first; what can never be reached goes.
-fn settle(mut rules: Vec<Rule>, default: u32) -> Outcome {
-    // The kernel compares the actions as signed numbers (SECCOMP_RET_KILL_PROCESS is negative). Stable.
-    rules.sort_by_key(|rule| (rule.ret & RET_ACTION).cast_signed());
-    let mut last = default;
-    if let Some(position) = rules.iter().position(|rule| rule.conditions.is_empty()) {
-        last = rules[position].ret;
-        rules.truncate(position);
-    }
+/// Sorts the conditional rules so that the first that matches is the one to take.
+fn settle<'a>(rules: impl Iterator<Item = &'a Rule> + Clone, default: u32) -> Outcome {
+    let whole =
+        rules.clone().find(|rule| rule.conditions.is_empty() && rule.ret != default).map(|rule| rule.ret);
+    let counts =
+        |rule: &&Rule| !rule.conditions.is_empty() && whole.is_none_or(|ret| rank(rule.ret) < rank(ret));
+    let mut rules: Vec<Rule> = rules.filter(counts).cloned().collect();
+    rules.sort_by_key(|rule| rank(rule.ret));
+    let last = whole.unwrap_or(default);
     while rules.last().is_some_and(|rule| rule.ret == last) {
         rules.pop();
     }
     if rules.is_empty() { Outcome::Ret(last) } else { Outcome::ByArguments(rules, last) }
+}
+
+/// The kernel compares actions as signed numbers, `SECCOMP_RET_KILL_PROCESS` being negative.
+fn rank(ret: u32) -> i32 {
+    (ret & RET_ACTION).cast_signed()
 }
 
 fn add(drafts: &mut [Draft], entry: &LinuxSyscall, field: &str, doors: &Doors) -> Result<()> {
@@ -251,13 +244,15 @@ fn add(drafts: &mut [Draft], entry: &LinuxSyscall, field: &str, doors: &Doors) -
         return Err(Error::invalid(format!("{field}.names"), "names no system call"));
     }
     let conditions = conditions(entry.args().as_deref().unwrap_or_default(), field)?;
+    let (wide, narrow) = (rules(&conditions, ret, false), rules(&conditions, ret, true));
     for name in entry.names() {
         if name.is_empty() {
             return Err(Error::invalid(format!("{field}.names"), "an empty name"));
         }
+        let syscall = Syscall::find(name);
         for draft in &mut *drafts {
-            if let Some(number) = Syscall::find(name).and_then(|syscall| syscall.number(draft.abi)) {
-                draft.push(number, rules(&conditions, ret, draft.abi.narrow()));
+            if let Some(number) = syscall.and_then(|syscall| syscall.number(draft.abi)) {
+                draft.push(number, if draft.abi.narrow() { &narrow } else { &wide });
             }
             if draft.abi == Abi::X86 {
                 add_door(draft, name, conditions.is_empty(), ret, doors);
@@ -270,16 +265,17 @@ fn add(drafts: &mut [Draft], entry: &LinuxSyscall, field: &str, doors: &Doors) -
 /// i386 reaches sockets and System V IPC by other numbers too; a rule on `connect` that left `socketcall` alone would be
 /// none. Arguments are behind a pointer there: a rule that denies by arguments denies all, one that allows does nothing.
 fn add_door(draft: &mut Draft, name: &str, whole: bool, ret: u32, doors: &Doors) {
-    let Some((_, door, call)) = BEHIND_DOOR.iter().find(|row| row.0 == name) else { return };
-    let socket = *door == "socketcall";
+    let Ok(position) = BEHIND_DOOR.binary_search_by(|row| row.0.cmp(name)) else { return };
+    let (_, door, call) = BEHIND_DOOR[position];
+    let socket = door == "socketcall";
     if if socket { doors.socketcall } else { doors.ipc } || !whole && permissive(ret) {
         return;
     }
     // The upper half of ipc's first argument is a version (linux/ipc.h).
     let mask = if socket { 0xffff_ffff } else { 0xffff };
-    let condition = Condition { index: 0, test: Test::Masked { mask, value: *call } };
+    let condition = Condition { index: 0, test: Test::Masked { mask, value: call } };
     if let Some(number) = draft.abi.number(door) {
-        draft.push(number, [Rule { conditions: vec![condition], ret }]);
+        draft.push(number, &[Rule { conditions: vec![condition], ret }]);
     }
 }
 
