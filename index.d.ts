@@ -23,8 +23,8 @@ export declare class Shim {
   constructor(options: ShimOptions, callback: (arg: ShimEvent) => void)
   /** Why the shim could not be started. */
   get failure(): Failure | null
-  /** Starts a container. */
-  launch(plan: Plan, options: LaunchOptions): Launched
+  /** Starts a container; what comes of it are events. */
+  launch(plan: Plan, options: LaunchOptions): Failure | null
   /** Sends a signal to a container's main process. */
   signal(token: number, signal: number): Failure | null
   /** Kills everything in a container. `cause`: 2 an abort, 3 the API. */
@@ -36,6 +36,9 @@ export declare class Shim {
   /** Ends the shim and all it holds. */
   close(): void
 }
+
+/** The capabilities that this process could give: its bounding set, 16 hex digits. */
+export declare function boundingSet(): string
 
 /** A file of the bundle directory. */
 export interface BundleFile {
@@ -59,14 +62,6 @@ export interface Failure {
   message: string
 }
 
-/** What a start gave at once. */
-export interface Launched {
-  /** Why it was refused. */
-  failure?: Failure
-  /** The caller's ends of the pipes that were made, or -1 each: the caller's to close. */
-  pipes: Array<number>
-}
-
 /** One start. */
 export interface LaunchOptions {
   /** The caller's number for it, in every event about it. */
@@ -79,8 +74,10 @@ export interface LaunchOptions {
   rootfs: Array<LayeredOptions>
   /** Files that its spec mounts by relative sources. */
   files: Array<BundleFile>
-  /** stdin, stdout, stderr: a descriptor, -1 for /dev/null, -2 for a new pipe. Not read with a terminal. */
+  /** stdin, stdout, stderr: a descriptor, or -1 for /dev/null. Not read with a terminal. None is closed. */
   stdio: Array<number>
+  /** Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user. */
+  ownStdio: number
   /** Milliseconds after which it is killed; 0: never. */
   timeoutMs: number
 }
@@ -196,6 +193,14 @@ export interface Pair {
   /** The value. */
   value: string
 }
+
+/**
+ * A pipe, for a payload's stdin, stdout or stderr: the reading and the writing end, both the caller's to close.
+ *
+ * # Errors
+ * EMFILE.
+ */
+export declare function pipe(): Array<number>
 
 /** What the runtime spec has no word for. */
 export interface PlanExtras {

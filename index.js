@@ -773,7 +773,9 @@ if (
   }
 }
 
-const { Plan, Shim } = nativeBinding
+const { Plan, Shim, boundingSet, pipe } = nativeBinding
 export { Plan }
 export { Shim }
+export { boundingSet }
+export { pipe }
 export const __napiBindingTarget = __napiLoadedBindingTarget

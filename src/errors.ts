@@ -14,6 +14,11 @@ export type ErrorCode =
   | 'ERR_RUNTIME_MISMATCH'
   | 'ERR_LAUNCH'
   | 'ERR_INTERNAL'
+  | 'ERR_INVALID_OPTION'
+  | 'ERR_UNSUPPORTED_PLATFORM'
+  | 'ERR_IMAGE_NOT_FOUND'
+  | 'ERR_COMMAND_FAILED'
+  | 'ERR_NOT_RUNNING'
 
 /** What a {@link CaissonError} says beside its message. */
 export interface ErrorDetails {

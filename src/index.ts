@@ -1,3 +1,24 @@
 /** The public API, nothing else. */
+import { defaultEngine } from './container/engine.ts'
+import type { Engine } from './container/engine.ts'
+
+export { Engine } from './container/engine.ts'
+export type { BufferOptions, EngineOptions } from './container/engine.ts'
+export type {
+  DeviceOption,
+  IoLimit,
+  MountOption,
+  RunOptions,
+  StdioOption,
+  Ulimit,
+} from './container/options.ts'
+export type { Process, ProcessPromise, Stats } from './container/process.ts'
+export type { Cause, Isolation, Result, Timing, Usage } from './container/result.ts'
+export type { Image } from './container/run.ts'
+export type { Output } from './container/stdio.ts'
+export type { Duration, Size } from './container/units.ts'
 export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
+
+/** {@link Engine.run} of the default engine. */
+export const run: Engine['run'] = ((...args: Parameters<Engine['run']>) => defaultEngine().run(...args)) as Engine['run']

@@ -45,3 +45,10 @@ impl Plan {
         self.outcome.as_ref().err().cloned().map(Into::into)
     }
 }
+
+/// The capabilities that this process could give: its bounding set, 16 hex digits.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn bounding_set() -> String {
+    format!("{:016x}", caisson_sys::identity::bounding())
+}

@@ -68,19 +68,12 @@ pub struct LaunchOptions {
     pub rootfs: Vec<LayeredOptions>,
     /// Files that its spec mounts by relative sources.
     pub files: Vec<BundleFile>,
-    /// stdin, stdout, stderr: a descriptor, -1 for /dev/null, -2 for a new pipe. Not read with a terminal.
+    /// stdin, stdout, stderr: a descriptor, or -1 for /dev/null. Not read with a terminal. None is closed.
     pub stdio: Vec<i32>,
+    /// Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user.
+    pub own_stdio: u32,
     /// Milliseconds after which it is killed; 0: never.
     pub timeout_ms: f64,
-}
-
-/// What a start gave at once.
-#[napi(object)]
-pub struct Launched {
-    /// Why it was refused.
-    pub failure: Option<Failure>,
-    /// The caller's ends of the pipes that were made, or -1 each: the caller's to close.
-    pub pipes: Vec<i32>,
 }
 
 /// A shim and its socket.
@@ -117,13 +110,10 @@ impl Shim {
         self.failure.clone()
     }
 
-    /// Starts a container.
+    /// Starts a container; what comes of it are events.
     #[napi(catch_unwind)]
-    pub fn launch(&self, plan: &Plan, options: LaunchOptions) -> Launched {
-        match self.try_launch(plan, options) {
-            Ok(pipes) => Launched { failure: None, pipes },
-            Err(error) => Launched { failure: Some(error.into()), pipes: Vec::new() },
-        }
+    pub fn launch(&self, plan: &Plan, options: LaunchOptions) -> Option<Failure> {
+        self.try_launch(plan, options).err().map(Into::into)
     }
 
     /// Sends a signal to a container's main process.
@@ -179,9 +169,10 @@ impl Shim {
         })
     }
 
-    fn try_launch(&self, plan: &Plan, options: LaunchOptions) -> Result<Vec<i32>> {
+    fn try_launch(&self, plan: &Plan, options: LaunchOptions) -> Result<()> {
         let plan_file = plan.outcome.as_ref().map_err(Clone::clone)?;
-        let stdio = if plan.terminal { stdio::Stdio::default() } else { stdio::open(&options.stdio)? };
+        let own_stdio = options.own_stdio as u8;
+        let stdio = if plan.terminal { Vec::new() } else { stdio::open(&options.stdio, own_stdio)? };
         let launch = Launch {
             token: options.token as u64,
             id: options.id,
@@ -192,13 +183,12 @@ impl Shim {
                 .map(|layered| Layered { target: layered.target, lowers: layered.lowers })
                 .collect(),
             files: options.files.into_iter().map(|file| (file.name, Bytes(file.content.into_bytes()))).collect(),
-            own_stdio: stdio.made,
+            own_stdio,
             timeout_ms: options.timeout_ms as u64,
         };
         let mut descriptors: Vec<&dyn Descriptor> = vec![plan_file];
-        descriptors.extend(stdio.payload.iter().map(|file| file as &dyn Descriptor));
-        self.send(&Request::Launch { launch }, &descriptors)?;
-        Ok(stdio.ours.into_iter().map(|ours| ours.map_or(-1, Fd::into_raw)).collect())
+        descriptors.extend(stdio.iter().map(|file| file as &dyn Descriptor));
+        self.send(&Request::Launch { launch }, &descriptors)
     }
 }
 

@@ -1,43 +1,37 @@
-//! The three descriptors of a payload: pipes made here, /dev/null, or what the caller has.
+//! The three descriptors of a payload: pipes, /dev/null, or what the caller has.
 
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{Number, duplicate};
 use caisson_sys::{Cwd, Fd, file};
+use napi_derive::napi;
 use nix::fcntl::{OFlag, FcntlArg, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
 /// `/dev/null`, in the words of the JavaScript side.
-pub(crate) const IGNORE: i32 = -1;
-/// A new pipe.
-pub(crate) const PIPE: i32 = -2;
+const IGNORE: i32 = -1;
 
-/// What goes to the payload, and the other ends for JavaScript.
-#[derive(Default)]
-pub(crate) struct Stdio {
-    pub(crate) payload: Vec<Fd>,
-    pub(crate) ours: Vec<Option<Fd>>,
-    pub(crate) made: u8,
+/// A pipe, for a payload's stdin, stdout or stderr: the reading and the writing end, both the caller's to close.
+///
+/// # Errors
+/// EMFILE.
+#[napi(catch_unwind)]
+pub fn pipe() -> napi::Result<Vec<i32>> {
+    let ends = nix::unistd::pipe2(OFlag::O_CLOEXEC);
+    let (read, write) = ends.map_err(|errno| napi::Error::from_reason(format!("pipe: {errno}")))?;
+    Ok(vec![Fd::from(read).into_raw(), Fd::from(write).into_raw()])
 }
 
-/// Opens what stdin, stdout and stderr are to be.
-pub(crate) fn open(wanted: &[i32]) -> Result<Stdio> {
-    let mut stdio = Stdio::default();
-    for (index, kind) in wanted.iter().enumerate() {
+/// Opens what stdin, stdout and stderr are to be. Those whose bit is in `own` are pipes that Caisson made.
+pub(crate) fn open(wanted: &[i32], own: u8) -> Result<Vec<Fd>> {
+    let one = |(index, number): (usize, &i32)| {
         let name = ["stdin", "stdout", "stderr"].get(index).copied().unwrap_or("stdio");
-        let (payload, ours) = match *kind {
-            IGNORE => (null().at(Stage::TERMINAL, name)?, None),
-            PIPE => {
-                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Stage::TERMINAL, name)?;
-                stdio.made |= 1 << index;
-                let (read, write) = (Fd::from(read), Fd::from(write));
-                if index == 0 { (read, Some(write)) } else { (write, Some(read)) }
-            }
-            number => (given(number, name)?, None),
-        };
-        stdio.payload.push(payload);
-        stdio.ours.push(ours);
-    }
-    Ok(stdio)
+        match *number {
+            IGNORE => null().at(Stage::TERMINAL, name),
+            number if own >> index & 1 == 1 => duplicate(Number(number), 3).at(Stage::TERMINAL, name),
+            number => given(number, name),
+        }
+    };
+    wanted.iter().enumerate().map(one).collect()
 }
 
 fn null() -> nix::Result<Fd> {

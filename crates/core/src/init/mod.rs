@@ -55,6 +55,9 @@ struct Init {
     /// The terminal's master and its other end.
     terminal: Option<(Fd, Fd)>,
     found: identity::Found,
+    /// What the steps after the report will do, each of which ends the launch if it fails: the bounding set kept, the
+    /// instructions of the filter, whether no_new_privs is set.
+    ahead: (u64, u32, bool),
     stamps: Stamps,
 }
 
@@ -70,6 +73,7 @@ pub fn init(plan: LaunchPlan, given: Given) -> ! {
         proc: None,
         terminal: None,
         found: identity::Found::default(),
+        ahead: (u64::MAX, 0, false),
         stamps,
     };
     let error = match init.prepare() {
@@ -88,6 +92,14 @@ impl Init {
         let _ = rights::set_name(c"caisson-init");
         self.slots = std::mem::take(&mut self.given.sources).into_iter().map(Some).collect();
         let steps = std::mem::take(&mut self.plan.steps);
+        for step in &steps {
+            match step {
+                Step::LimitBounding { keep } => self.ahead.0 = *keep,
+                Step::Filter { program, .. } => self.ahead.1 = u32::try_from(program.0.len() / 8).unwrap_or(u32::MAX),
+                Step::NoNewPrivileges {} => self.ahead.2 = true,
+                _ => {}
+            }
+        }
         for step in &steps {
             self.step(step)?;
         }
@@ -204,6 +216,8 @@ impl Init {
     fn isolation(&self) -> Isolation {
         let mut isolation = isolation::read(self.proc.as_ref());
         isolation.user = (self.found.uid, self.found.gid);
+        isolation.bounding &= self.ahead.0;
+        (isolation.seccomp, isolation.no_new_privileges) = (self.ahead.1, self.ahead.2);
         isolation
     }
 }

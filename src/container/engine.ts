@@ -1,0 +1,95 @@
+/** An engine: one state root, one store, one shim. `run` of the module is the default engine's. */
+import { CaissonError } from '../errors.ts'
+import { native } from '../native.ts'
+import { roots } from '../state/roots.ts'
+import type { Roots } from '../state/roots.ts'
+import { refuse } from './options.ts'
+import type { RunOptions } from './options.ts'
+import type { ProcessPromise } from './process.ts'
+import { run } from './run.ts'
+import type { Image } from './run.ts'
+import { ShimConnection } from './shim.ts'
+
+/** Where an engine works. */
+export interface EngineOptions {
+  /** Moves all state and storage below one absolute path. Default: CAISSON_ROOT, else /var/lib/caisson for root. */
+  root?: string
+  /** Moves the run state alone. Default: /run/caisson for root. */
+  runRoot?: string
+  /** The cgroup below which containers' groups are made, an absolute path. Default: `caisson` at the top. */
+  cgroupParent?: string
+}
+
+/** Options of a run whose output is wanted as bytes. */
+export type BufferOptions = RunOptions & { encoding: 'buffer' }
+
+/** Containers of one state root. */
+export class Engine {
+  readonly roots: Roots
+  readonly #shim: ShimConnection
+
+  constructor(options: EngineOptions = {}) {
+    this.roots = roots(options)
+    this.#shim = new ShimConnection(this.roots, options.cgroupParent)
+  }
+
+  /** The executable that shims are made of. */
+  get runtimePath(): string {
+    return native().runtimePath
+  }
+
+  /**
+   * Runs a command in a fresh container and gives its result; until then it is a live process.
+   *
+   * Resolves whenever the command ended, however it ended; rejects with a {@link CaissonError} only when Caisson failed,
+   * or with `check` when the exit code is not 0. Nothing of the container outlives this program.
+   */
+  run(image: Image, options: BufferOptions): ProcessPromise<Buffer>
+  run(image: Image, command: readonly string[] | undefined, options: BufferOptions): ProcessPromise<Buffer>
+  run(image: Image, options?: RunOptions): ProcessPromise
+  run(image: Image, command?: readonly string[], options?: RunOptions): ProcessPromise
+  run(
+    image: Image,
+    second?: readonly string[] | RunOptions,
+    third?: RunOptions,
+  ): ProcessPromise | ProcessPromise<Buffer> {
+    const [command, options] = isWords(second) ? [second, third] : [undefined, third ?? second]
+    const process = run(this.#context, checked(image), command, options ?? {})
+    return process as ProcessPromise
+  }
+
+  /** Ends everything that this engine started from this program. */
+  close(): void {
+    this.#shim.close()
+  }
+
+  get #context(): Parameters<typeof run>[0] {
+    return {
+      roots: this.roots,
+      shim: this.#shim,
+      resolve: async (image) => {
+        throw new CaissonError('ERR_IMAGE_NOT_FOUND', `${image}: no such image`)
+      },
+    }
+  }
+}
+
+function isWords(value: unknown): value is readonly string[] {
+  if (!Array.isArray(value)) return false
+  if (!value.every((word) => typeof word === 'string')) throw refuse('command', 'is not an array of strings')
+  return true
+}
+
+function checked(image: Image): Image {
+  if (typeof image === 'string' && image !== '') return image
+  if (typeof image === 'object' && image !== null && typeof image.rootfs === 'string') return { rootfs: image.rootfs }
+  throw refuse('image', 'is neither a reference nor { rootfs }')
+}
+
+let engine: Engine | undefined
+
+/** The engine of the module's own functions. */
+export function defaultEngine(): Engine {
+  engine ??= new Engine()
+  return engine
+}

@@ -1,0 +1,303 @@
+/** One command in a container: a promise of its result, and a live process until then. */
+import { readlinkSync } from 'node:fs'
+import { ReadStream } from 'node:tty'
+import type { Writable } from 'node:stream'
+import type { NativeEnd, ShimEvent } from '../../index.js'
+import { CaissonError } from '../errors.ts'
+import { toError } from '../native.ts'
+import type { Native } from '../native.ts'
+import { refuse } from './options.ts'
+import type { RunOptions, Times } from './options.ts'
+import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf, usageOf } from './result.ts'
+import type { Cause, Moments, Result } from './result.ts'
+import { failureOf } from './shim.ts'
+import type { ShimConnection } from './shim.ts'
+import { Capture, withLines } from './stdio.ts'
+import type { Output, Streams } from './stdio.ts'
+
+/** How long an output may stay open after the container is gone: a descriptor of it was passed to somebody outside. */
+const grace = 500
+
+/** Figures of a running container. */
+export type Stats = ReturnType<typeof statsOf>
+
+/** What a command in a container can be asked while it runs. */
+export interface Process {
+  /** The container's id, 64 hex digits. */
+  readonly id: string
+  readonly name: string | undefined
+  readonly labels: Readonly<Record<string, string>>
+  /** Its main process's id on this machine, once it runs. */
+  readonly pid: number | undefined
+  readonly stdin: Writable | null
+  readonly stdout: Output | null
+  readonly stderr: Output | null
+  /** Settles once the command runs, or with it if that is sooner. */
+  readonly started: Promise<void>
+  /** Sends a signal to the main process; SIGKILL ends the whole container. False once it has ended. Default SIGTERM. */
+  kill(signal?: NodeJS.Signals | number): boolean
+  /** Sets the terminal's size. */
+  resize(size: { columns: number; rows: number }): void
+  /** Figures now; rejects once it has ended. */
+  stats(): Promise<Stats>
+  /** Ends the container and waits until nothing of it is left. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** A promise of the result that is the process, too. */
+export type ProcessPromise<Out = string> = Promise<Result<Out>> & Process
+
+interface Settle {
+  resolve(result: Result<string | Buffer>): void
+  reject(error: Error): void
+}
+
+/** The state behind a {@link ProcessPromise}. */
+export class Run {
+  readonly id: string
+  readonly options: RunOptions
+  readonly token: number
+  readonly #connection: ShimConnection
+  readonly #times: Times
+  readonly #settle: Settle
+  readonly #moments: Moments
+  #shim: InstanceType<Native['Shim']> | undefined
+  #streams: Streams = { stdin: null, stdout: null, stderr: null }
+  #captures: [Capture, Capture] | undefined
+  #asked: Cause | undefined
+  #pid: number | undefined
+  #over = false
+  #timers: NodeJS.Timeout[] = []
+  #stats: Map<number, { resolve(stats: Stats): void; reject(error: Error): void }> = new Map()
+  readonly started: Promise<void>
+  #start: () => void = () => {}
+  #onAbort: (() => void) | undefined
+
+  constructor(connection: ShimConnection, id: string, options: RunOptions, times: Times, called: number, settle: Settle) {
+    this.id = id
+    this.options = options
+    this.#connection = connection
+    this.#times = times
+    this.#settle = settle
+    this.#moments = { called, resolved: called, sent: called }
+    this.token = connection.listen((event) => this.#hear(event))
+    this.started = new Promise((resolve) => {
+      this.#start = resolve
+    })
+  }
+
+  get moments(): Moments {
+    return this.#moments
+  }
+
+  get pid(): number | undefined {
+    return this.#pid
+  }
+
+  get streams(): Streams {
+    return this.#streams
+  }
+
+  /** The cause that is known before the shim's answer: an abort that came before the start. */
+  get asked(): Cause | undefined {
+    return this.#asked
+  }
+
+  /** The launch message is on its way. */
+  sent(shim: InstanceType<Native['Shim']>): void {
+    this.#shim = shim
+    this.#moments.sent = now()
+    const { timeout, stopTimeout } = this.#times
+    // Without a stop time the shim itself keeps the time, however busy this thread is.
+    if (timeout > 0 && stopTimeout !== undefined) {
+      this.#timers.push(setTimeout(() => this.#stopOrKill('timeout'), timeout))
+    }
+    const { signal } = this.options
+    if (signal !== undefined) {
+      this.#onAbort = () => this.#stopOrKill('aborted')
+      signal.addEventListener('abort', this.#onAbort, { once: true })
+      if (signal.aborted) this.#onAbort()
+    }
+  }
+
+  /** The streams of this side are there. */
+  connected(streams: Streams, most: number): void {
+    this.#streams = streams
+    this.#captures = [new Capture(streams.stdout, most), new Capture(streams.stderr, most)]
+  }
+
+  /** Nothing was started, or nothing will be heard of it. */
+  fail(error: Error): void {
+    if (this.#over) return
+    this.#finish()
+    const { stdin, stdout, stderr } = this.#streams
+    for (const stream of [stdin, stdout, stderr]) stream?.destroy()
+    this.#settle.reject(error)
+  }
+
+  kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
+    const number = signalNumber(signal)
+    if (number === undefined) throw refuse('signal', `'${String(signal)}' is no signal`)
+    if (this.#over) return false
+    this.#asked ??= 'killed'
+    this.#send(number)
+    return true
+  }
+
+  resize({ columns, rows }: { columns: number; rows: number }): void {
+    if (!this.#over) this.#shim?.resize(this.token, columns, rows)
+  }
+
+  async stats(): Promise<Stats> {
+    await this.started
+    const shim = this.#shim
+    if (this.#over || shim === undefined) throw ended(this.id)
+    return new Promise((resolve, reject) => {
+      const request = this.#stats.size === 0 ? 1 : Math.max(...this.#stats.keys()) + 1
+      this.#stats.set(request, { resolve, reject })
+      const failure = shim.stats(this.token, request)
+      if (failure !== null) reject(toError(failure))
+    })
+  }
+
+  #send(signal: number): void {
+    if (signal === 9) this.#shim?.kill(this.token, this.#asked === 'aborted' ? 2 : this.#asked === 'timeout' ? 1 : 3)
+    else this.#shim?.signal(this.token, signal)
+  }
+
+  #stopOrKill(cause: Cause): void {
+    if (this.#over) return
+    this.#asked ??= cause
+    const { stopTimeout } = this.#times
+    if (stopTimeout === undefined) {
+      this.#send(9)
+      return
+    }
+    this.#send(signalNumber(this.options.stopSignal ?? 'SIGTERM') ?? 15)
+    this.#timers.push(setTimeout(() => this.#send(9), stopTimeout))
+  }
+
+  #hear(event: ShimEvent): void {
+    switch (event.kind) {
+      case 'started':
+        this.#pid = event.pid
+        if (event.terminal !== undefined) this.#openTerminal(event.terminal)
+        this.#start()
+        break
+      case 'stats': {
+        const waiting = this.#stats.get(event.request ?? 0)
+        this.#stats.delete(event.request ?? 0)
+        if (event.usage === undefined) waiting?.reject(ended(this.id))
+        else waiting?.resolve(statsOf(event.usage))
+        break
+      }
+      case 'ended':
+        if (event.end !== undefined) void this.#end(event.end)
+        break
+      default:
+        this.fail(failureOf(event))
+    }
+  }
+
+  #openTerminal(master: number): void {
+    const stream = withLines(new ReadStream(master))
+    const { stdin, stdout } = this.#streams
+    // The last process of the terminal is gone: Linux says EIO where others say end.
+    stream.on('error', () => stream.destroy())
+    stdin?.pipe(stream as unknown as Writable)
+    stream.pipe(stdout as unknown as Writable)
+    stream.once('close', () => (stdout as unknown as Writable | null)?.end())
+  }
+
+  #finish(): void {
+    this.#over = true
+    this.#connection.forget(this.token)
+    for (const timer of this.#timers) clearTimeout(timer)
+    if (this.#onAbort !== undefined) this.options.signal?.removeEventListener('abort', this.#onAbort)
+    for (const waiting of this.#stats.values()) waiting.reject(ended(this.id))
+    this.#start()
+  }
+
+  async #end(end: NativeEnd): Promise<void> {
+    this.#finish()
+    const [stdout, stderr] = this.#captures ?? []
+    this.#streams.stdin?.destroy()
+    const late = setTimeout(() => {
+      this.#streams.stdout?.destroy()
+      this.#streams.stderr?.destroy()
+    }, grace)
+    await Promise.all([stdout?.ended, stderr?.ended])
+    clearTimeout(late)
+    if (end.left !== undefined) {
+      this.#settle.reject(toError(end.left))
+      return
+    }
+    const text = (capture: Capture | undefined): string | Buffer => {
+      const bytes = capture?.bytes() ?? Buffer.alloc(0)
+      return this.options.encoding === 'buffer' ? bytes : bytes.toString('utf8')
+    }
+    const result = {
+      exitCode: end.signaled ? null : end.status,
+      signal: end.signaled ? signalName(end.status) : null,
+      cause: causeOf(end, this.#asked),
+      stdout: text(stdout),
+      stderr: text(stderr),
+      dropped: { stdout: stdout?.dropped ?? 0, stderr: stderr?.dropped ?? 0 },
+      usage: usageOf(end),
+      timing: timingOf(this.#moments, end.stamps),
+      isolation: isolationOf(end.isolation, ownNamespaces()),
+    }
+    if (this.options.check === true && result.exitCode !== 0) {
+      const how = result.signal === null ? `exit code ${result.exitCode}` : result.signal
+      const error = new CaissonError('ERR_COMMAND_FAILED', `the command ended with ${how} (${result.cause})`)
+      this.#settle.reject(Object.assign(error, { result }))
+      return
+    }
+    this.#settle.resolve(result)
+  }
+}
+
+function ended(id: string): CaissonError {
+  return new CaissonError('ERR_NOT_RUNNING', `container ${id.slice(0, 12)} is not running`, { subject: id })
+}
+
+let own: Record<string, string> | undefined
+
+/** The namespaces of this process, to say which a container shares. */
+function ownNamespaces(): Record<string, string> {
+  own ??= Object.fromEntries(
+    ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].map((name) => {
+      const file = name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name
+      const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/self/ns/${file}`))
+      return [name, inode?.[1] ?? '']
+    }),
+  )
+  return own
+}
+
+/** Makes the promise of a run its process. */
+export function asProcess(promise: Promise<Result<string | Buffer>>, run: Run): ProcessPromise<string | Buffer> {
+  const process: PropertyDescriptorMap & ThisType<never> = {
+    id: { value: run.id, enumerable: true },
+    name: { value: run.options.name, enumerable: true },
+    labels: { value: { ...run.options.labels }, enumerable: true },
+    pid: { get: () => run.pid, enumerable: true },
+    stdin: { get: () => run.streams.stdin, enumerable: true },
+    stdout: { get: () => run.streams.stdout, enumerable: true },
+    stderr: { get: () => run.streams.stderr, enumerable: true },
+    started: { value: run.started },
+    kill: { value: (signal?: NodeJS.Signals | number) => run.kill(signal) },
+    resize: { value: (size: { columns: number; rows: number }) => run.resize(size) },
+    stats: { value: () => run.stats() },
+    [Symbol.asyncDispose]: {
+      value: async () => {
+        run.kill('SIGKILL')
+        await promise.then(
+          () => {},
+          () => {},
+        )
+      },
+    },
+  }
+  return Object.defineProperties(promise, process) as ProcessPromise<string | Buffer>
+}

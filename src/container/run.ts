@@ -1,0 +1,175 @@
+/** `run`: resolve, compose, plan, launch; the rest are the shim's events. */
+import { readFileSync, existsSync } from 'node:fs'
+import { CaissonError } from '../errors.ts'
+import { native, toError } from '../native.ts'
+import type { Roots } from '../state/roots.ts'
+import { hosts } from './defaults.ts'
+import { rootFilesystem } from './machine.ts'
+import type { RootFilesystem } from './machine.ts'
+import { maxBuffer, ownOptions, refuse, times } from './options.ts'
+import type { RunOptions } from './options.ts'
+import { planOf } from './plan.ts'
+import { asProcess, Run } from './process.ts'
+import type { ProcessPromise } from './process.ts'
+import { now, signalNumber } from './result.ts'
+import type { Result } from './result.ts'
+import type { ShimConnection } from './shim.ts'
+import { compose } from './spec.ts'
+import type { ImageConfig } from './spec.ts'
+import { closeStdio, connect, openStdio } from './stdio.ts'
+import { terminalStreams } from './terminal.ts'
+
+/** What a container is made from: an image by its reference, or a directory of this machine. */
+export type Image = string | { rootfs: string }
+
+/** What an image gives a run. */
+export interface Resolved {
+  root: RootFilesystem
+  config: ImageConfig
+}
+
+/** What a run needs of its engine. */
+export interface RunContext {
+  roots: Roots
+  shim: ShimConnection
+  /** Finds an image and its layers, unpacked. */
+  resolve(image: string): Promise<Resolved>
+}
+
+let bounding: bigint | undefined
+
+function check(options: RunOptions): void {
+  if (options.stopSignal !== undefined && signalNumber(options.stopSignal) === undefined) {
+    throw refuse('stopSignal', `'${options.stopSignal}' is no signal`)
+  }
+  if (options.hostname !== undefined && !/^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/.test(options.hostname)) {
+    throw refuse('hostname', `'${options.hostname}' is no host name of at most 63 characters`)
+  }
+  if (options.name !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/.test(options.name)) {
+    throw refuse('name', `Invalid container name (${options.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`)
+  }
+  if (options.encoding !== undefined && options.encoding !== 'utf8' && options.encoding !== 'buffer') {
+    throw refuse('encoding', `'${String(options.encoding)}' is neither utf8 nor buffer`)
+  }
+  if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw refuse('signal', 'is no AbortSignal')
+  const { seccomp } = options
+  if (typeof seccomp === 'string' && seccomp !== 'default' && seccomp !== 'unconfined') {
+    throw refuse('seccomp', `'${String(seccomp)}' is neither default, unconfined nor a profile`)
+  }
+}
+
+function random(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(32))
+  const id = Buffer.from(bytes).toString('hex')
+  // The short form is the host name, which must not be a number.
+  return /^\d{12}/.test(id) ? random() : id
+}
+
+function engineFile(path: string): string {
+  return existsSync(path) ? readFileSync(path, 'utf8').slice(0, 65_536) : ''
+}
+
+/** The engine's files: none of a network has an address, `host` has this machine's own. */
+function files(options: RunOptions, hostname: string): { name: string; content: string }[] {
+  const host = options.network === 'host'
+  return [
+    { name: 'hosts', content: host ? engineFile('/etc/hosts') : hosts },
+    { name: 'hostname', content: `${hostname}\n` },
+    { name: 'resolv.conf', content: host ? engineFile('/etc/resolv.conf') : '' },
+  ]
+}
+
+/** Starts a command in a fresh container. */
+export function run(
+  context: RunContext,
+  image: Image,
+  command: readonly string[] | undefined,
+  given: RunOptions,
+): ProcessPromise<string | Buffer> {
+  const called = now()
+  let settle: { resolve(result: Result<string | Buffer>): void; reject(error: Error): void } | undefined
+  const promise = new Promise<Result<string | Buffer>>((resolve, reject) => {
+    settle = { resolve, reject }
+  })
+  if (settle === undefined) throw new CaissonError('ERR_INTERNAL', 'a promise without an executor')
+  let options: RunOptions
+  let run: Run
+  try {
+    options = ownOptions(given)
+    check(options)
+    run = new Run(context.shim, random(), options, times(options), called, settle)
+  } catch (error) {
+    return rejected(error)
+  }
+  begin(context, image, command, run).catch((error: unknown) => {
+    run.fail(error instanceof Error ? error : new CaissonError('ERR_INTERNAL', String(error)))
+  })
+  return asProcess(promise, run)
+}
+
+/** What is refused at once is a promise too, with the shape of a process, so that callers have one way to handle it. */
+function rejected(error: unknown): ProcessPromise<string | Buffer> {
+  const promise = Promise.reject<Result<string | Buffer>>(error)
+  const none = { id: '', name: undefined, labels: {}, pid: undefined, stdin: null, stdout: null, stderr: null }
+  const methods = {
+    started: Promise.resolve(),
+    kill: () => false,
+    resize: () => {},
+    stats: () => Promise.reject(error),
+    [Symbol.asyncDispose]: () => promise.then(() => {}, () => {}),
+  }
+  return Object.assign(promise, none, methods) as ProcessPromise<string | Buffer>
+}
+
+/** The whole way to the launch message; without an image to find, in the caller's own tick. */
+async function begin(
+  context: RunContext,
+  image: Image,
+  command: readonly string[] | undefined,
+  run: Run,
+): Promise<void> {
+  const { options } = run
+  options.signal?.throwIfAborted()
+  const { addon } = native()
+  const most = maxBuffer(options)
+  const tty = options.tty === true
+  const stdio = tty ? { payload: [], own: 0, ends: [] } : openStdio(options)
+  let connected = false
+  const attach = (): void => {
+    connected = true
+    run.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most)
+  }
+  try {
+    // The streams exist before the first wait.
+    if (typeof image === 'string') attach()
+    const resolved = typeof image === 'string' ? await context.resolve(image) : directory(image, context.roots)
+    run.moments.resolved = now()
+    bounding ??= BigInt(`0x${addon.boundingSet()}`)
+    const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
+    const plan = planOf(spec, options.init === true, options.seccomp)
+    const hostname = options.hostname ?? run.id.slice(0, 12)
+    const shim = context.shim.get()
+    const { timeout, stopTimeout } = times(options)
+    const failure = shim.launch(plan, {
+      token: run.token,
+      id: run.id,
+      hostname,
+      rootfs: resolved.root.layers,
+      files: files(options, hostname),
+      stdio: stdio.payload,
+      ownStdio: stdio.own,
+      timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
+    })
+    if (failure !== null) throw toError(failure)
+    run.sent(shim)
+  } catch (error) {
+    closeStdio(stdio, !connected)
+    throw error
+  }
+  closeStdio(stdio)
+  if (!connected) attach()
+}
+
+function directory(image: { rootfs: string }, roots: Roots): Resolved {
+  return { root: rootFilesystem(image.rootfs, roots), config: {} }
+}
