@@ -1,13 +1,17 @@
-/**
- * Tests on a host that __test__/host/run.ts made: one file and one test at a time.
- * `*.host.test.ts` run on each host, `*.private.test.ts` and `*.uml.test.ts` only on that one.
- */
-const host = process.env.CAISSON_TEST_HOST
-if (host === undefined) throw new Error('these tests run on a test host: npm run test:host, npm run test:uml')
+/** Tests on a host that __test__/host/run.ts made: one file and one test at a time. */
+
+/** The tests of each host, by what they need. */
+const kinds = {
+  private: ['host', 'private'],
+  uml: ['host', 'limits'],
+  qemu: ['host', 'limits'],
+}
+const here = kinds[process.env.CAISSON_TEST_HOST]
+if (here === undefined) throw new Error('these tests run on a test host: npm run test:host, npm run test:uml')
 
 export default {
   extensions: ['ts'],
-  files: [`__test__/**/*.{host,${host}}.test.ts`],
+  files: here.map((kind) => `__test__/**/*.${kind}.test.ts`),
   concurrency: 1,
   serial: true,
   workerThreads: false,

@@ -7,12 +7,12 @@ import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** What a crate may use of ours. A crate that is not listed is one violation. */
+/** What a crate may use of ours: what lies further along its arrow. A crate that is not listed is one violation. */
 const arrows: Record<string, readonly string[]> = {
   'caisson-sys': [],
   'caisson-core': ['caisson-sys'],
   'caisson-runtime': ['caisson-core', 'caisson-sys'],
-  'caisson-node': ['caisson-core'],
+  'caisson-node': ['caisson-core', 'caisson-sys'],
 }
 /** Crates that depend on nothing at all, and roots that forbid unsafe code, so that the compiler holds it too. */
 const alone = new Set(['caisson-sys'])

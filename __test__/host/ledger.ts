@@ -16,7 +16,7 @@ const kinds = ['mount', 'cgroup', 'process', 'descriptor', 'namespace', 'link', 
 /** More entries below one root than this are a wrong root. */
 const mostFiles = 100_000
 
-/** PF_KTHREAD of include/linux/sched.h: threads of the kernel come and go by themselves. */
+/** PF_KTHREAD of include/linux/sched.h. */
 const kernelThread = 0x200000
 
 /** What vanishes between two reads is not there. */
@@ -57,22 +57,27 @@ function cgroups(): string[] {
 
 interface Seen {
   pid: string
+  parent: string
+  kernel: boolean
   line: string
 }
 
+/** Without threads of the kernel and their children: programs that it starts by itself, as modprobe. */
 function processes(): Seen[] {
-  return readdirSync('/proc')
+  const seen = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .flatMap((pid) => {
+    .flatMap((pid): Seen[] => {
       const stat = attempt(() => readFileSync(`/proc/${pid}/stat`, 'utf8'))
       if (stat === undefined) return []
       // The name may hold spaces and parentheses: the rest begins after the last one. Fields of proc_pid_stat(5).
       const name = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'))
       const rest = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-      const [state, flags, start] = [rest[0], Number(rest[6]), rest[19]]
-      if ((flags & kernelThread) !== 0) return []
-      return [{ pid, line: `${pid} ${name}${state === 'Z' ? ', a zombie' : ''} (started ${start})` }]
+      const [state, parent = '', flags, start] = [rest[0], rest[1], Number(rest[6]), rest[19]]
+      const line = `${pid} ${name}${state === 'Z' ? ', a zombie' : ''} (started ${start})`
+      return [{ pid, parent, kernel: (flags & kernelThread) !== 0, line }]
     })
+  const kernel = new Set(seen.filter((one) => one.kernel).map(({ pid }) => pid))
+  return seen.filter(({ pid, parent }) => !kernel.has(pid) && !kernel.has(parent))
 }
 
 function descriptors(): string[] {

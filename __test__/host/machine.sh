@@ -1,5 +1,5 @@
 #!/bin/bash
-# The first process of a test machine (uml.ts). The machine sees the checkout and every program of the real one
+# The first process of a test machine (uml.ts, qemu.ts). The machine sees the checkout and every program of the real one
 # read-only; what it writes is on tmpfs, or in the output directory it shares with the host at /run/out.
 #   /run/out/argv     the command, NUL-separated     /run/out/output   what it printed
 #   /run/out/env      its environment                /run/out/status   its exit status, written last
@@ -17,12 +17,17 @@ mkdir -m 700 /run/home
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 
+# UML is told where the directory is; QEMU gives it a tag, and says where the modules are.
 if [ -n "$out" ]; then
   mount -t hostfs out /run/out -o "$out"
   modules=/usr/lib/uml/modules
   # Its kernel has no NAT for nftables.
   wanted=(overlay veth bridge loop nf_tables iptable_nat)
-  halt=(halt -f)
+  end=(halt -f)
+else
+  mount -t 9p -o trans=virtio,version=9p2000.L out /run/out
+  wanted=(overlay veth bridge loop nf_tables nft_chain_nat nft_nat nft_masq)
+  end=(reboot -f)
 fi
 mount --bind "$modules" /run/m/lib/modules
 modprobe -d /run/m -a "${wanted[@]}" 2>/run/out/modprobe || { echo "host: modules are missing:"; cat /run/out/modprobe; } >>/run/out/output
@@ -34,4 +39,4 @@ cd "${command[0]}" && [ -d node_modules ] && mount -t tmpfs cache node_modules/.
 env -i "PATH=$PATH" HOME=/run/home TMPDIR=/run/tmp "${environment[@]}" "${command[@]:1}" </dev/null >>/run/out/output 2>&1
 echo $? >/run/out/status
 sync
-"${halt[@]}"
+"${end[@]}"

@@ -18,7 +18,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { cage } from './cage.ts'
 
-const init = fileURLToPath(new URL('machine.sh', import.meta.url))
+/** The first process of a machine. */
+export const init: string = fileURLToPath(new URL('machine.sh', import.meta.url))
 const xstate = fileURLToPath(new URL('xstate.c', import.meta.url))
 
 /** What of this program's environment the machine is given: the rest is about the real one. */

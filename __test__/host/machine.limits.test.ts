@@ -1,4 +1,4 @@
-/** What the UML host is for: controllers that the machine holds elsewhere. */
+/** What the machines are for: controllers that are held elsewhere outside. */
 import { readFileSync } from 'node:fs'
 import test from 'ava'
 
