@@ -21,4 +21,5 @@ export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
 
 /** {@link Engine.run} of the default engine. */
-export const run: Engine['run'] = ((...args: Parameters<Engine['run']>) => defaultEngine().run(...args)) as Engine['run']
+export const run: Engine['run'] = ((...args: Parameters<Engine['run']>) =>
+  defaultEngine().run(...args)) as Engine['run']

@@ -61,6 +61,9 @@ function isMissing(error: unknown): boolean {
 export function toError(failure: Addon.Failure): CaissonError {
   const { code, stage, errno, subject, message } = failure
   // What the kernel says needs its place; what Caisson says is a sentence already.
-  const placed = stage === 'exec' || stage === 'identity' ? message : `${stage}: ${subject === '' ? '' : `${subject}: `}${message}`
+  const placed =
+    stage === 'exec' || stage === 'identity'
+      ? message
+      : `${stage}: ${subject === '' ? '' : `${subject}: `}${message}`
   return new CaissonError(code as ErrorCode, placed, { stage, errno, subject })
 }

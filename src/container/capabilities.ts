@@ -19,8 +19,11 @@ export function capabilitySets(options: RunOptions, bounding: bigint): string[] 
   const drop = (options.capDrop ?? []).map((word) => name('capDrop', word))
   const held = capabilityNames.filter((_, number) => ((bounding >> BigInt(number)) & 1n) === 1n)
   const missing = add.find((word) => word !== 'ALL' && !held.includes(word))
-  if (missing !== undefined) throw refuse('capAdd', `${missing} is not held by this process, so it cannot be given`)
+  if (missing !== undefined)
+    throw refuse('capAdd', `${missing} is not held by this process, so it cannot be given`)
   if (add.includes('ALL')) return held.filter((word) => !drop.includes(word))
-  const base = drop.includes('ALL') ? [] : capabilities.filter((word) => held.includes(word) && !drop.includes(word))
+  const base = drop.includes('ALL')
+    ? []
+    : capabilities.filter((word) => held.includes(word) && !drop.includes(word))
   return [...base, ...add.filter((word) => !base.includes(word))].toSorted()
 }

@@ -67,7 +67,12 @@ const strict = ['nosuid', 'noexec', 'nodev']
 export function defaultMounts(shmSize: number): SpecMount[] {
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: [...strict] },
-    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
     {
       destination: '/dev/pts',
       type: 'devpts',
@@ -77,7 +82,12 @@ export function defaultMounts(shmSize: number): SpecMount[] {
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: [...strict, 'ro'] },
     { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: [...strict, 'ro'] },
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: [...strict] },
-    { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: [...strict, 'mode=1777', `size=${shmSize}`] },
+    {
+      destination: '/dev/shm',
+      type: 'tmpfs',
+      source: 'shm',
+      options: [...strict, 'mode=1777', `size=${shmSize}`],
+    },
   ]
 }
 

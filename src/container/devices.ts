@@ -16,17 +16,28 @@ export function deviceNumbers(rdev: number): { major: number; minor: number } {
 function parse(word: string): DeviceOption {
   const [host = '', second, third, ...more] = word.split(':')
   if (more.length > 0) throw refuse('devices', `'${word}' has too many colons`)
-  if (second !== undefined && third === undefined && /^[rwm]+$/.test(second)) return { host, permissions: second }
-  return { host, ...(second !== undefined && { container: second }), ...(third !== undefined && { permissions: third }) }
+  if (second !== undefined && third === undefined && /^[rwm]+$/.test(second))
+    return { host, permissions: second }
+  return {
+    host,
+    ...(second !== undefined && { container: second }),
+    ...(third !== undefined && { permissions: third }),
+  }
 }
 
 /** A device by its path. */
-export function device(option: string, path: string): { stats: Stats; type: 'b' | 'c'; major: number; minor: number } {
+export function device(
+  option: string,
+  path: string,
+): { stats: Stats; type: 'b' | 'c'; major: number; minor: number } {
   let stats: Stats
   try {
     stats = statSync(path)
   } catch (error) {
-    throw refuse(option, `${path}: ${error instanceof Error && 'code' in error ? String(error.code) : 'cannot be read'}`)
+    throw refuse(
+      option,
+      `${path}: ${error instanceof Error && 'code' in error ? String(error.code) : 'cannot be read'}`,
+    )
   }
   if (!stats.isBlockDevice() && !stats.isCharacterDevice()) throw refuse(option, `${path} is not a device`)
   return { stats, type: stats.isBlockDevice() ? 'b' : 'c', ...deviceNumbers(stats.rdev) }
@@ -39,7 +50,15 @@ export function deviceNodes(options: RunOptions): { nodes: object[]; rules: obje
     const { host, container = host, permissions = 'rwm' } = typeof given === 'string' ? parse(given) : given
     if (!/^[rwm]+$/.test(permissions)) throw refuse('devices', `'${permissions}' is not made of r, w and m`)
     const { stats, type, major, minor } = device('devices', host)
-    nodes.push({ path: container, type, major, minor, fileMode: stats.mode & 0o777, uid: stats.uid, gid: stats.gid })
+    nodes.push({
+      path: container,
+      type,
+      major,
+      minor,
+      fileMode: stats.mode & 0o777,
+      uid: stats.uid,
+      gid: stats.gid,
+    })
     rules.push({ allow: true, type, major, minor, access: permissions })
   }
   return { nodes, rules }

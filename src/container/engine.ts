@@ -82,7 +82,8 @@ function isWords(value: unknown): value is readonly string[] {
 
 function checked(image: Image): Image {
   if (typeof image === 'string' && image !== '') return image
-  if (typeof image === 'object' && image !== null && typeof image.rootfs === 'string') return { rootfs: image.rootfs }
+  if (typeof image === 'object' && image !== null && typeof image.rootfs === 'string')
+    return { rootfs: image.rootfs }
   throw refuse('image', 'is neither a reference nor { rootfs }')
 }
 

@@ -31,7 +31,17 @@ const kernelTypes = new Set(
 const fresh = ['/proc', '/sys', '/dev', '/run']
 
 /** Places of secrets, below a home. */
-const secrets = ['.ssh', '.aws', '.docker', '.gnupg', '.config/gcloud', '.kube', '.netrc', '.npmrc', '.git-credentials']
+const secrets = [
+  '.ssh',
+  '.aws',
+  '.docker',
+  '.gnupg',
+  '.config/gcloud',
+  '.kube',
+  '.netrc',
+  '.npmrc',
+  '.git-credentials',
+]
 
 function unescape(path: string): string {
   return path.replaceAll(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
@@ -68,7 +78,11 @@ function machine(roots: Roots): RootFilesystem {
   const layers = ['/', ...points.toSorted()].map((target) => ({ target, lowers: [target] }))
   const agent = process.env.SSH_AUTH_SOCK
   const homes = [...new Set([homedir(), '/root'])]
-  const hidden = [...own, ...homes.flatMap((home) => secrets.map((name) => join(home, name))), ...(agent === undefined ? [] : [agent])]
+  const hidden = [
+    ...own,
+    ...homes.flatMap((home) => secrets.map((name) => join(home, name))),
+    ...(agent === undefined ? [] : [agent]),
+  ]
   // A mask follows no link, so it is given the place itself.
   const maskedPaths = hidden.filter((path) => existsSync(path)).map((path) => realpathSync(path))
   const run: SpecMount = {
@@ -82,7 +96,8 @@ function machine(roots: Roots): RootFilesystem {
 
 /** The root file system for `{ rootfs }`. */
 export function rootFilesystem(rootfs: string, roots: Roots): RootFilesystem {
-  if (typeof rootfs !== 'string' || rootfs === '' || rootfs.includes('\0')) throw refuse('rootfs', 'is no path')
+  if (typeof rootfs !== 'string' || rootfs === '' || rootfs.includes('\0'))
+    throw refuse('rootfs', 'is no path')
   const path = isAbsolute(rootfs) ? resolve(rootfs) : resolve(process.cwd(), rootfs)
   if (path === '/') return machine(roots)
   return { layers: [{ target: '/', lowers: [path] }], extras: { mounts: [], maskedPaths: [] } }

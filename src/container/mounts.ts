@@ -7,7 +7,8 @@ import { bytes } from './units.ts'
 
 /** An absolute path without `.`, `..` and doubled slashes. */
 function clean(option: string, path: string): string {
-  if (typeof path !== 'string' || !path.startsWith('/')) throw refuse(option, `'${String(path)}' is not an absolute path`)
+  if (typeof path !== 'string' || !path.startsWith('/'))
+    throw refuse(option, `'${String(path)}' is not an absolute path`)
   const parts: string[] = []
   for (const part of path.split('/')) {
     if (part === '..') parts.pop()
@@ -25,11 +26,19 @@ function ofOption(mount: MountOption): SpecMount {
     if (mount.source !== undefined) throw refuse('mounts', 'a tmpfs has no source')
     const mode = (mount.mode ?? 0o1777).toString(8)
     const size = mount.size === undefined ? [] : [`size=${bytes('mounts', mount.size)}`]
-    const options = ['nosuid', 'nodev', 'noexec', `mode=${mode}`, ...size, ...(mount.readOnly === true ? ['ro'] : [])]
+    const options = [
+      'nosuid',
+      'nodev',
+      'noexec',
+      `mode=${mode}`,
+      ...size,
+      ...(mount.readOnly === true ? ['ro'] : []),
+    ]
     return { destination, type: 'tmpfs', source: 'tmpfs', options }
   }
   if (mount.type !== 'bind') throw refuse('mounts', `'${String(mount.type)}' is neither bind nor tmpfs`)
-  if (mount.size !== undefined || mount.mode !== undefined) throw refuse('mounts', 'size and mode are a tmpfs’s')
+  if (mount.size !== undefined || mount.mode !== undefined)
+    throw refuse('mounts', 'size and mode are a tmpfs’s')
   if (mount.source === undefined || !mount.source.startsWith('/')) {
     throw refuse('mounts', `'${mount.source ?? ''}' is not an absolute path`)
   }
@@ -46,7 +55,9 @@ function ofTmpfs(target: string, text: string): SpecMount {
   const given = text.split(',').filter((option) => option !== '')
   const options = given.map((option) => {
     const [key, value] = option.split('=', 2)
-    return key === 'size' && value !== undefined && !value.endsWith('%') ? `size=${bytes('tmpfs', value)}` : option
+    return key === 'size' && value !== undefined && !value.endsWith('%')
+      ? `size=${bytes('tmpfs', value)}`
+      : option
   })
   const mode = options.some((option) => option.startsWith('mode=')) ? [] : ['mode=1777']
   return {

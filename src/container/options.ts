@@ -233,7 +233,8 @@ export function ownOptions(given: RunOptions): RunOptions {
     if (value === undefined) continue
     const wanted = kinds[name as keyof RunOptions]
     const kind = kindOf(value)
-    if (wanted !== undefined && kind !== wanted) throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
+    if (wanted !== undefined && kind !== wanted)
+      throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
     options[name] = value
   }
   return options as RunOptions
@@ -250,7 +251,8 @@ export interface Times {
 export function times(options: RunOptions): Times {
   return {
     timeout: options.timeout === undefined ? 0 : Math.ceil(milliseconds('timeout', options.timeout)),
-    stopTimeout: options.stopTimeout === undefined ? undefined : milliseconds('stopTimeout', options.stopTimeout),
+    stopTimeout:
+      options.stopTimeout === undefined ? undefined : milliseconds('stopTimeout', options.stopTimeout),
   }
 }
 

@@ -73,7 +73,14 @@ export class Run {
   #start: () => void = () => {}
   #onAbort: (() => void) | undefined
 
-  constructor(connection: ShimConnection, id: string, options: RunOptions, times: Times, called: number, settle: Settle) {
+  constructor(
+    connection: ShimConnection,
+    id: string,
+    options: RunOptions,
+    times: Times,
+    called: number,
+    settle: Settle,
+  ) {
     this.id = id
     this.options = options
     this.#connection = connection
@@ -161,7 +168,8 @@ export class Run {
   }
 
   #send(signal: number): void {
-    if (signal === 9) this.#shim?.kill(this.token, this.#asked === 'aborted' ? 2 : this.#asked === 'timeout' ? 1 : 3)
+    if (signal === 9)
+      this.#shim?.kill(this.token, this.#asked === 'aborted' ? 2 : this.#asked === 'timeout' ? 1 : 3)
     else this.#shim?.signal(this.token, signal)
   }
 
@@ -276,7 +284,10 @@ function ownNamespaces(): Record<string, string> {
 }
 
 /** Makes the promise of a run its process. */
-export function asProcess(promise: Promise<Result<string | Buffer>>, run: Run): ProcessPromise<string | Buffer> {
+export function asProcess(
+  promise: Promise<Result<string | Buffer>>,
+  run: Run,
+): ProcessPromise<string | Buffer> {
   const process: PropertyDescriptorMap & ThisType<never> = {
     id: { value: run.id, enumerable: true },
     name: { value: run.options.name, enumerable: true },

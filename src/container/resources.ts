@@ -36,7 +36,10 @@ function cpu(options: RunOptions): object | undefined {
   if (cpus !== undefined) {
     const most = Math.max(availableParallelism(), processors().length)
     if (!(cpus >= 0.01) || cpus > most) {
-      throw refuse('cpus', `range of CPUs is from 0.01 to ${most}.00, as there are only ${most} CPUs available`)
+      throw refuse(
+        'cpus',
+        `range of CPUs is from 0.01 to ${most}.00, as there are only ${most} CPUs available`,
+      )
     }
   }
   if (cpuShares !== undefined && !(Number.isInteger(cpuShares) && cpuShares >= 2 && cpuShares <= 262_144)) {
@@ -92,7 +95,9 @@ export function resources(options: RunOptions): Record<string, unknown> {
 }
 
 const ulimitNames: ReadonlySet<string> = new Set(
-  'core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack'.split(' '),
+  'core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack'.split(
+    ' ',
+  ),
 )
 
 /** The `process.rlimits` of the spec. */
@@ -104,7 +109,10 @@ export function rlimits(options: RunOptions): object[] {
       if (!Number.isSafeInteger(limit) || limit < -1) throw refuse('ulimits', `${name}: ${limit} is no limit`)
     }
     if (hard !== -1 && (soft === -1 || soft > hard)) {
-      throw refuse('ulimits', `${name}: ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`)
+      throw refuse(
+        'ulimits',
+        `${name}: ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`,
+      )
     }
     // The spec's numbers are u64, of which JSON text from JavaScript holds no maximum: see `unlimited` in plan.ts.
     const limit = (count: number): number | string => (count === -1 ? unlimited : count)

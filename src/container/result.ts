@@ -181,7 +181,12 @@ export function isolationOf(isolation: NativeIsolation, own: Record<string, stri
   return {
     namespaces,
     shared: Object.keys(namespaces).filter((name) => own[name] === namespaces[name]),
-    ids: isolation.uidMap === '0 0 4294967295' ? 'root' : isolation.uidMap.split(' ')[2] === '1' ? 'single' : 'range',
+    ids:
+      isolation.uidMap === '0 0 4294967295'
+        ? 'root'
+        : isolation.uidMap.split(' ')[2] === '1'
+          ? 'single'
+          : 'range',
     uid: isolation.uid,
     gid: isolation.gid,
     capabilities: isolation.capabilities,

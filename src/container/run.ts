@@ -42,16 +42,23 @@ function check(options: RunOptions): void {
   if (options.stopSignal !== undefined && signalNumber(options.stopSignal) === undefined) {
     throw refuse('stopSignal', `'${options.stopSignal}' is no signal`)
   }
-  if (options.hostname !== undefined && !/^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/.test(options.hostname)) {
+  if (
+    options.hostname !== undefined &&
+    !/^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/.test(options.hostname)
+  ) {
     throw refuse('hostname', `'${options.hostname}' is no host name of at most 63 characters`)
   }
   if (options.name !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/.test(options.name)) {
-    throw refuse('name', `Invalid container name (${options.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`)
+    throw refuse(
+      'name',
+      `Invalid container name (${options.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+    )
   }
   if (options.encoding !== undefined && options.encoding !== 'utf8' && options.encoding !== 'buffer') {
     throw refuse('encoding', `'${String(options.encoding)}' is neither utf8 nor buffer`)
   }
-  if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw refuse('signal', 'is no AbortSignal')
+  if (options.signal !== undefined && !(options.signal instanceof AbortSignal))
+    throw refuse('signal', 'is no AbortSignal')
   const { seccomp } = options
   if (typeof seccomp === 'string' && seccomp !== 'default' && seccomp !== 'unconfined') {
     throw refuse('seccomp', `'${String(seccomp)}' is neither default, unconfined nor a profile`)
@@ -110,13 +117,25 @@ export function run(
 /** What is refused at once is a promise too, with the shape of a process, so that callers have one way to handle it. */
 function rejected(error: unknown): ProcessPromise<string | Buffer> {
   const promise = Promise.reject<Result<string | Buffer>>(error)
-  const none = { id: '', name: undefined, labels: {}, pid: undefined, stdin: null, stdout: null, stderr: null }
+  const none = {
+    id: '',
+    name: undefined,
+    labels: {},
+    pid: undefined,
+    stdin: null,
+    stdout: null,
+    stderr: null,
+  }
   const methods = {
     started: Promise.resolve(),
     kill: () => false,
     resize: () => {},
     stats: () => Promise.reject(error),
-    [Symbol.asyncDispose]: () => promise.then(() => {}, () => {}),
+    [Symbol.asyncDispose]: () =>
+      promise.then(
+        () => {},
+        () => {},
+      ),
   }
   return Object.assign(promise, none, methods) as ProcessPromise<string | Buffer>
 }
@@ -142,7 +161,8 @@ async function begin(
   try {
     // The streams exist before the first wait.
     if (typeof image === 'string') attach()
-    const resolved = typeof image === 'string' ? await context.resolve(image) : directory(image, context.roots)
+    const resolved =
+      typeof image === 'string' ? await context.resolve(image) : directory(image, context.roots)
     run.moments.resolved = now()
     bounding ??= BigInt(`0x${addon.boundingSet()}`)
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)

@@ -32,7 +32,7 @@ export class ShimConnection {
     if (this.#shim !== undefined) return this.#shim
     const { addon, runtimePath } = native()
     // Each shim has listeners of its own: an event of one that was lost is none of its successor's.
-    const listeners: Map<number, Listener> = new Map()
+    const listeners = this.#listeners
     const shim = new addon.Shim(
       {
         runtime: runtimePath,
@@ -44,7 +44,6 @@ export class ShimConnection {
     )
     if (shim.failure !== null) throw toError(shim.failure)
     this.#shim = shim
-    this.#listeners = listeners
     return shim
   }
 
@@ -78,11 +77,13 @@ export class ShimConnection {
       return
     }
     // About the shim itself: it could not begin, or it is gone. Whatever waits has failed.
-    if (this.#shim === shim) this.#shim = undefined
+    if (this.#shim === shim) {
+      this.#shim = undefined
+      this.#listeners = new Map()
+    }
     for (const listener of listeners.values()) listener({ ...event, kind: 'failed' })
   }
 }
-
 
 /** A failure as an error; a failure that says nothing is a bug. */
 export function failureOf(event: ShimEvent): CaissonError {

@@ -28,7 +28,11 @@ export interface Spec {
 }
 
 /** The words that will be executed. */
-function args(command: readonly string[] | undefined, options: RunOptions, image: ImageConfig): readonly string[] {
+function args(
+  command: readonly string[] | undefined,
+  options: RunOptions,
+  image: ImageConfig,
+): readonly string[] {
   if (options.entrypoint !== undefined) {
     const entrypoint = typeof options.entrypoint === 'string' ? [options.entrypoint] : options.entrypoint
     // An empty word resets the image's entrypoint; either way the image's command does not belong to the new one.
@@ -46,7 +50,8 @@ function environment(options: RunOptions, image: ImageConfig, hostname: string |
     if (at > 0) env.set(entry.slice(0, at), entry.slice(at + 1))
   }
   for (const [name, value] of Object.entries(options.env ?? {})) {
-    if (name === '' || name.includes('=') || name.includes('\0')) throw refuse('env', `'${name}' is no name of a variable`)
+    if (name === '' || name.includes('=') || name.includes('\0'))
+      throw refuse('env', `'${name}' is no name of a variable`)
     if (value === undefined) env.delete(name)
     else if (typeof value === 'string') env.set(name, value)
     else throw refuse('env', `the value of ${name} is no string`)
@@ -58,7 +63,8 @@ function user(options: RunOptions, image: ImageConfig): Record<string, unknown> 
   const words = options.user === undefined ? (image.user ?? '') : String(options.user)
   const groups = (options.groups ?? []).map((group) => {
     const gid = Number(group)
-    if (!Number.isSafeInteger(gid) || gid < 0 || gid > 0x7fffffff) throw refuse('groups', `'${group}' is no number of a group`)
+    if (!Number.isSafeInteger(gid) || gid < 0 || gid > 0x7fffffff)
+      throw refuse('groups', `'${group}' is no number of a group`)
     return gid
   })
   return { uid: 0, gid: 0, username: words, ...(groups.length > 0 && { additionalGids: groups }) }
@@ -88,7 +94,8 @@ export function compose(
   const words = args(command, options, image)
   if (words.length === 0) throw refuse('command', 'no command specified')
   const network = options.network ?? 'none'
-  if (network !== 'none' && network !== 'host') throw refuse('network', `'${String(network)}' is neither none nor host`)
+  if (network !== 'none' && network !== 'host')
+    throw refuse('network', `'${String(network)}' is neither none nor host`)
   const capabilities = capabilitySets(options, bounding)
   const namespaces = ['pid', 'mount', 'uts', 'ipc', 'cgroup', ...(network === 'none' ? ['network'] : [])]
   const devices = deviceNodes(options)

@@ -35,7 +35,9 @@ export interface Stdio {
 
 function each(options: RunOptions): StdioOption[] {
   const given = options.stdio ?? 'pipe'
-  const list = Array.isArray(given) ? (given as StdioOption[]) : [given as StdioOption, given as StdioOption, given as StdioOption]
+  const list = Array.isArray(given)
+    ? (given as StdioOption[])
+    : [given as StdioOption, given as StdioOption, given as StdioOption]
   if (list.length !== 3) throw refuse('stdio', `${list.length} entries; stdin, stdout and stderr are wanted`)
   return list
 }
@@ -54,7 +56,8 @@ function open(option: StdioOption, index: number): End {
     if (!Number.isInteger(option) || option < 0) throw refuse('stdio', `${option} is no descriptor`)
     return isatty(option) ? { ...pipe(index), peer: 'inherit' } : { payload: option }
   }
-  const fits = index === 0 ? option instanceof Readable || option instanceof Uint8Array : option instanceof Writable
+  const fits =
+    index === 0 ? option instanceof Readable || option instanceof Uint8Array : option instanceof Writable
   if (!fits) throw refuse('stdio', `${names[index]} takes none of this kind`)
   return { ...pipe(index), peer: option as Readable | Writable | Uint8Array }
 }
@@ -112,7 +115,8 @@ export interface Streams {
 /** Wraps our ends: the one place that does, in the tick in which they were made. */
 export function connect(stdio: Stdio, input: string | Uint8Array | undefined): Streams {
   const [first, ...outputs] = stdio.ends
-  const stdin = first?.ours === undefined ? null : new Socket({ fd: first.ours, readable: false, writable: true })
+  const stdin =
+    first?.ours === undefined ? null : new Socket({ fd: first.ours, readable: false, writable: true })
   // A payload that ends before it has read everything is no error of its caller's.
   stdin?.on('error', () => {})
   if (stdin !== null) {

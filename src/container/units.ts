@@ -24,7 +24,7 @@ export function bytes(name: string, value: Size): number {
   const power = powers[match?.[2]?.toLowerCase() ?? '']
   const size = Math.floor(Number(match?.[1]) * 1024 ** (power ?? 0))
   if (match === null || power === undefined || !Number.isSafeInteger(size)) {
-    throw invalid(name, value, "a size like 256m, 1.5g or a number of bytes")
+    throw invalid(name, value, 'a size like 256m, 1.5g or a number of bytes')
   }
   return size
 }
@@ -42,6 +42,7 @@ export function milliseconds(name: string, value: Duration): number {
     total += Number(count) * (units[unit] ?? 0)
     return ''
   })
-  if (value === '' || rest !== '') throw invalid(name, value, 'a time like 10s, 1m30s or a number of milliseconds')
+  if (value === '' || rest !== '')
+    throw invalid(name, value, 'a time like 10s, 1m30s or a number of milliseconds')
   return total
 }

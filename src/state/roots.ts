@@ -36,7 +36,9 @@ export function roots(options: RootOptions = {}, env: NodeJS.ProcessEnv = proces
 function absolute(name: string, path: string | undefined): string | undefined {
   if (path === undefined || path === '') return undefined
   if (!isAbsolute(path)) {
-    throw new CaissonError('ERR_INVALID_OPTION', `${name}: '${path}' is not an absolute path`, { subject: name })
+    throw new CaissonError('ERR_INVALID_OPTION', `${name}: '${path}' is not an absolute path`, {
+      subject: name,
+    })
   }
   return path
 }

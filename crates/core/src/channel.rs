@@ -204,7 +204,11 @@ pub fn send(
 ///
 /// # Errors
 /// EAGAIN where nothing waits and `wait` is false; [`Code::RuntimeMismatch`] for what no writer of this build sent.
-pub fn receive<T: Wire>(socket: impl Descriptor, room: &mut [u8], wait: bool) -> Result<Option<(T, Vec<Fd>)>> {
+pub fn receive<T: Wire>(
+    socket: impl Descriptor,
+    room: &mut [u8],
+    wait: bool,
+) -> Result<Option<(T, Vec<Fd>)>> {
     let received = socket::receive(socket, room, wait).at(Stage::CHANNEL, "socket")?;
     if received.length == 0 {
         return Ok(None);

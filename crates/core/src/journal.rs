@@ -54,7 +54,12 @@ pub fn private_directory(path: &Path) -> Result<()> {
     }
     let known = fs::symlink_metadata(path).at(Stage::JOURNAL, at())?;
     if known.uid() != nix::unistd::geteuid().as_raw() || !known.is_dir() {
-        return Err(Error::new(Code::Launch, Stage::JOURNAL, at(), "is not a directory of the user who runs this"));
+        return Err(Error::new(
+            Code::Launch,
+            Stage::JOURNAL,
+            at(),
+            "is not a directory of the user who runs this",
+        ));
     }
     if known.mode() & 0o077 != 0 {
         use std::os::unix::fs::PermissionsExt;
@@ -65,16 +70,19 @@ pub fn private_directory(path: &Path) -> Result<()> {
 
 fn directory(path: &Path) -> Result<Fd> {
     let name = c_path(path)?;
-    file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0).at(Stage::JOURNAL, path.to_string_lossy())
+    file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0)
+        .at(Stage::JOURNAL, path.to_string_lossy())
 }
 
 pub(crate) fn c_path(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid(path.to_string_lossy(), "holds a NUL byte"))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::invalid(path.to_string_lossy(), "holds a NUL byte"))
 }
 
 /// Takes the lock of a shim's directory, if nobody has it.
 fn lock(path: &Path) -> Result<Option<File>, std::io::Error> {
-    let lock = fs::OpenOptions::new().read(true).write(true).create(false).mode(0o600).open(path.join(LOCK))?;
+    let lock =
+        fs::OpenOptions::new().read(true).write(true).create(false).mode(0o600).open(path.join(LOCK))?;
     let whole = nix::libc::flock {
         l_type: nix::libc::F_WRLCK as i16,
         l_whence: nix::libc::SEEK_SET as i16,
@@ -103,7 +111,8 @@ impl Place {
         private_directory(&aside)?;
         File::create(aside.join(LOCK)).at(Stage::JOURNAL, aside.to_string_lossy())?;
         let held = lock(&aside).at(Stage::JOURNAL, aside.to_string_lossy())?;
-        let held = held.ok_or_else(|| Error::new(Code::Internal, Stage::JOURNAL, path.to_string_lossy(), "locked"))?;
+        let held =
+            held.ok_or_else(|| Error::new(Code::Internal, Stage::JOURNAL, path.to_string_lossy(), "locked"))?;
         fs::rename(&aside, &path).at(Stage::JOURNAL, path.to_string_lossy())?;
         Ok(Self { fd: directory(&path)?, path, _lock: held })
     }
@@ -116,7 +125,8 @@ impl Place {
         let name = CString::new(id).map_err(|_| Error::invalid("id", "holds a NUL byte"))?;
         mkdirat(&self.fd, name.as_c_str(), Mode::from_bits_truncate(0o700)).at(Stage::JOURNAL, id)?;
         let flags = file::open::RDONLY | file::open::DIRECTORY;
-        let bundle = file::openat2(&self.fd, &name, flags, file::resolve::BENEATH, 0).at(Stage::JOURNAL, id)?;
+        let bundle =
+            file::openat2(&self.fd, &name, flags, file::resolve::BENEATH, 0).at(Stage::JOURNAL, id)?;
         let text = format!("cgroup {}\ndata {}\n", intent.cgroup.display(), intent.data.display());
         write(&bundle, JOURNAL, text.as_bytes())?;
         Ok(bundle)
@@ -132,7 +142,8 @@ impl Place {
 
     /// Removes the shim's own directory, if no container is left in it.
     pub fn leave(&self) {
-        let left = fs::read_dir(&self.path).map(|entries| entries.flatten().any(|entry| entry.file_name() != LOCK));
+        let left =
+            fs::read_dir(&self.path).map(|entries| entries.flatten().any(|entry| entry.file_name() != LOCK));
         if left.is_ok_and(|left| !left) {
             let _ = fs::remove_dir_all(&self.path);
         }
@@ -146,7 +157,8 @@ impl Place {
 pub fn write(bundle: &Fd, name: &str, content: &[u8]) -> Result<()> {
     let c_name = CString::new(name).map_err(|_| Error::invalid("files", "holds a NUL byte"))?;
     let flags = file::open::WRONLY | file::open::CREAT | file::open::EXCL;
-    let made = file::openat2(bundle, &c_name, flags, file::resolve::BENEATH, 0o644).at(Stage::JOURNAL, name)?;
+    let made =
+        file::openat2(bundle, &c_name, flags, file::resolve::BENEATH, 0o644).at(Stage::JOURNAL, name)?;
     file::write_all(&made, content).at(Stage::JOURNAL, name)
 }
 
@@ -204,7 +216,11 @@ pub fn recover(run_root: &Path) -> Vec<Error> {
                 drop(held);
             }
             Err(_) => {
-                let age = entry.metadata().and_then(|known| known.modified()).ok().and_then(|made| made.elapsed().ok());
+                let age = entry
+                    .metadata()
+                    .and_then(|known| known.modified())
+                    .ok()
+                    .and_then(|made| made.elapsed().ok());
                 if age.is_some_and(|age| age > GRACE) {
                     let _ = remove(&path);
                 }

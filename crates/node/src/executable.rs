@@ -17,7 +17,12 @@ pub(crate) fn sealed(path: &str) -> Result<Fd> {
     }
     let bytes = std::fs::read(path).at(Stage::SHIM, path)?;
     if !bytes.starts_with(b"\x7fELF") {
-        return Err(Error::new(caisson_core::Code::RuntimeMismatch, Stage::SHIM, path, "is not an executable"));
+        return Err(Error::new(
+            caisson_core::Code::RuntimeMismatch,
+            Stage::SHIM,
+            path,
+            "is not an executable",
+        ));
     }
     let copy = file::memfd(c"caisson-runtime", true).at(Stage::SHIM, path)?;
     file::write_all(&copy, &bytes).at(Stage::SHIM, path)?;

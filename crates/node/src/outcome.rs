@@ -1,8 +1,8 @@
 //! Values of the core as plain objects.
 
+use caisson_core::Error;
 use caisson_core::cgroup::stats::Usage;
 use caisson_core::channel::{Ended, Event, Isolation, Stamps};
-use caisson_core::Error;
 use napi_derive::napi;
 
 /// Why something failed.
@@ -113,9 +113,13 @@ pub struct NativeIsolation {
 
 impl From<Isolation> for NativeIsolation {
     fn from(isolation: Isolation) -> Self {
-        let pairs = |pairs: Vec<(String, String)>| pairs.into_iter().map(|(name, value)| Pair { name, value }).collect();
+        let pairs = |pairs: Vec<(String, String)>| {
+            pairs.into_iter().map(|(name, value)| Pair { name, value }).collect()
+        };
         Self {
-            namespaces: pairs(isolation.namespaces.into_iter().map(|(name, inode)| (name, inode.to_string())).collect()),
+            namespaces: pairs(
+                isolation.namespaces.into_iter().map(|(name, inode)| (name, inode.to_string())).collect(),
+            ),
             uid_map: isolation.uid_map,
             uid: isolation.user.0,
             gid: isolation.user.1,
@@ -247,15 +251,30 @@ pub struct ShimEvent {
 impl ShimEvent {
     pub(crate) fn new(kind: &str, token: u64) -> Self {
         let token = token as f64;
-        Self { kind: kind.to_owned(), token, pid: None, terminal: None, isolation: None, failure: None, end: None, request: None, usage: None }
+        Self {
+            kind: kind.to_owned(),
+            token,
+            pid: None,
+            terminal: None,
+            isolation: None,
+            failure: None,
+            end: None,
+            request: None,
+            usage: None,
+        }
     }
 
     pub(crate) fn of(event: Event, terminal: Option<i32>) -> Self {
         match event {
-            Event::Started { token, pid, isolation } => {
-                Self { pid: Some(pid), terminal, isolation: Some(isolation.into()), ..Self::new("started", token) }
+            Event::Started { token, pid, isolation } => Self {
+                pid: Some(pid),
+                terminal,
+                isolation: Some(isolation.into()),
+                ..Self::new("started", token)
+            },
+            Event::Failed { token, error } => {
+                Self { failure: Some(error.into()), ..Self::new("failed", token) }
             }
-            Event::Failed { token, error } => Self { failure: Some(error.into()), ..Self::new("failed", token) },
             Event::Ended { token, end } => Self { end: Some(end.into()), ..Self::new("ended", token) },
             Event::Stats { token, request, usage } => Self {
                 request: Some(request as f64),

@@ -33,7 +33,8 @@ impl Plan {
             // This process is Node, which has raised its own soft limit.
             lower_files: true,
         };
-        let parsed = serde_json::from_str(&spec).map_err(|error| Error::invalid("config.json", error.to_string()));
+        let parsed =
+            serde_json::from_str(&spec).map_err(|error| Error::invalid("config.json", error.to_string()));
         let plan = parsed.and_then(|spec| compile(&spec, extras));
         let terminal = plan.as_ref().is_ok_and(|plan| plan.terminal);
         Self { outcome: plan.and_then(|plan| plan.seal()), terminal }

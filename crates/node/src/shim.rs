@@ -155,16 +155,29 @@ impl Shim {
 
     fn send(&self, request: &Request, descriptors: &[&dyn Descriptor]) -> Result<()> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost = || Error::new(Code::ShimLost, Stage::CHANNEL, "shim", "the process that holds the containers is gone");
+        let lost = || {
+            Error::new(
+                Code::ShimLost,
+                Stage::CHANNEL,
+                "shim",
+                "the process that holds the containers is gone",
+            )
+        };
         let socket = socket.as_ref().ok_or_else(lost)?;
         channel::send(socket, request, descriptors, false).map_err(|errno| match errno {
             caisson_sys::Errno::EAGAIN => {
                 let message = "too many requests wait for the shim";
-                Error { errno: Some(errno.raw()), ..Error::new(Code::Launch, Stage::CHANNEL, "shim", message) }
+                Error {
+                    errno: Some(errno.raw()),
+                    ..Error::new(Code::Launch, Stage::CHANNEL, "shim", message)
+                }
             }
-            errno if errno.raw() == nix::errno::Errno::EMSGSIZE as i32 => {
-                Error::new(Code::InvalidSpec, Stage::CHANNEL, "launch", "its files and layers are larger than 128 KiB")
-            }
+            errno if errno.raw() == nix::errno::Errno::EMSGSIZE as i32 => Error::new(
+                Code::InvalidSpec,
+                Stage::CHANNEL,
+                "launch",
+                "its files and layers are larger than 128 KiB",
+            ),
             _ => lost(),
         })
     }
@@ -182,7 +195,11 @@ impl Shim {
                 .into_iter()
                 .map(|layered| Layered { target: layered.target, lowers: layered.lowers })
                 .collect(),
-            files: options.files.into_iter().map(|file| (file.name, Bytes(file.content.into_bytes()))).collect(),
+            files: options
+                .files
+                .into_iter()
+                .map(|file| (file.name, Bytes(file.content.into_bytes())))
+                .collect(),
             own_stdio,
             timeout_ms: options.timeout_ms as u64,
         };
@@ -226,8 +243,14 @@ fn start(options: &ShimOptions) -> Result<(Fd, std::process::Child)> {
 
 /// Reads the shim's events on a thread of its own until the socket ends; then takes the shim's end, and undoes what it
 /// left if it did not leave by itself.
-fn listen(socket: Arc<Mutex<Option<Fd>>>, mut child: std::process::Child, callback: Callback, run_root: String) {
-    let reader = socket.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|socket| socket.duplicate(3));
+fn listen(
+    socket: Arc<Mutex<Option<Fd>>>,
+    mut child: std::process::Child,
+    callback: Callback,
+    run_root: String,
+) {
+    let reader =
+        socket.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|socket| socket.duplicate(3));
     let Some(Ok(reader)) = reader else { return };
     let work = move || {
         let mut room = vec![0u8; channel::MAX_MESSAGE];

@@ -4,7 +4,7 @@ use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{Number, duplicate};
 use caisson_sys::{Cwd, Fd, file};
 use napi_derive::napi;
-use nix::fcntl::{OFlag, FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
 /// `/dev/null`, in the words of the JavaScript side.
@@ -38,7 +38,8 @@ fn null() -> nix::Result<Fd> {
     let raw = |errno: caisson_sys::Errno| nix::errno::Errno::from_raw(errno.raw());
     let null = file::openat2(Cwd, c"/dev/null", file::open::RDWR, 0, 0).map_err(raw)?;
     let stat = fstat(&null)?;
-    let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && stat.st_rdev == nix::sys::stat::makedev(1, 3);
+    let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
+        && stat.st_rdev == nix::sys::stat::makedev(1, 3);
     if is_null { Ok(null) } else { Err(nix::errno::Errno::ENODEV) }
 }
 

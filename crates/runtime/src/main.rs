@@ -14,7 +14,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            say("usage: caisson-runtime --version\n\nThe addon of the npm package caisson starts this program itself.\n");
+            say(
+                "usage: caisson-runtime --version\n\nThe addon of the npm package caisson starts this program itself.\n",
+            );
             ExitCode::from(1)
         }
     }

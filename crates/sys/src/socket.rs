@@ -45,8 +45,14 @@ const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
 /// # Errors
 /// As sendmsg(2): EPIPE after the other end is gone, EAGAIN if `wait` is false and there is no room. E2BIG for too many
 /// descriptors.
-pub fn send(socket: impl Descriptor, bytes: &[u8], descriptors: &[&dyn Descriptor], wait: bool) -> Result<(), Errno> {
-    let mut control = Control { length: 0, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptors: [0; MAX_DESCRIPTORS] };
+pub fn send(
+    socket: impl Descriptor,
+    bytes: &[u8],
+    descriptors: &[&dyn Descriptor],
+    wait: bool,
+) -> Result<(), Errno> {
+    let mut control =
+        Control { length: 0, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptors: [0; MAX_DESCRIPTORS] };
     if descriptors.len() > MAX_DESCRIPTORS {
         return Err(Errno::E2BIG);
     }
@@ -115,8 +121,11 @@ pub fn receive(socket: impl Descriptor, room: &mut [u8], wait: bool) -> Result<R
     let has_rights =
         header.control_length >= CONTROL_HEADER && control.level == SOL_SOCKET && control.kind == SCM_RIGHTS;
     let count = if has_rights { control.length.saturating_sub(CONTROL_HEADER) / 4 } else { 0 };
-    let mut received =
-        Received { length, descriptors: Default::default(), cut: header.flags & (MSG_TRUNC | MSG_CTRUNC) != 0 };
+    let mut received = Received {
+        length,
+        descriptors: Default::default(),
+        cut: header.flags & (MSG_TRUNC | MSG_CTRUNC) != 0,
+    };
     for (place, raw) in received.descriptors.iter_mut().zip(control.descriptors).take(count) {
         *place = Some(Fd::from_call(raw as usize));
     }

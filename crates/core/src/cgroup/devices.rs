@@ -157,7 +157,9 @@ fn assemble(rules: &[Rule]) -> Vec<u8> {
     for rule in rules.iter().rev() {
         // Each test skips to the next rule; the length of the rest of the block is known from what it tests.
         let partial = rule.access != MKNOD | READ | WRITE;
-        let tests = usize::from(rule.kind != 0) + usize::from(rule.major.is_some()) + usize::from(rule.minor.is_some());
+        let tests = usize::from(rule.kind != 0)
+            + usize::from(rule.major.is_some())
+            + usize::from(rule.minor.is_some());
         let mut left = tests + if partial { 3 } else { 0 } + 2;
         let mut test = |out: &mut Vec<u8>, register: u8, value: u32| {
             left -= 1;
@@ -204,7 +206,8 @@ pub fn nodes(devices: Option<&[LinuxDevice]>) -> Result<Vec<Step>> {
     const CHARACTER: u32 = 0o020_000;
     const BLOCK_NODE: u32 = 0o060_000;
     const FIFO: u32 = 0o010_000;
-    let path = |text: &str| CString::new(text).map_err(|_| Error::invalid("linux.devices", "holds a NUL byte"));
+    let path =
+        |text: &str| CString::new(text).map_err(|_| Error::invalid("linux.devices", "holds a NUL byte"));
     let mut steps = Vec::new();
     for (major, minor, name) in NODES {
         steps.push(Step::Node { path: path(name)?, mode: CHARACTER | 0o666, major, minor, uid: 0, gid: 0 });

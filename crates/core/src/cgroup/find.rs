@@ -26,10 +26,14 @@ pub fn mount_point() -> Result<PathBuf> {
         let (left, right) = line.split_once(" - ")?;
         right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4))?
     });
-    points
-        .map(PathBuf::from)
-        .find(|point| point.join("cgroup.procs").exists())
-        .ok_or_else(|| Error::new(Code::NoController, Stage::CGROUP, "cgroup2", "cgroup version 2 is not mounted on this host"))
+    points.map(PathBuf::from).find(|point| point.join("cgroup.procs").exists()).ok_or_else(|| {
+        Error::new(
+            Code::NoController,
+            Stage::CGROUP,
+            "cgroup2",
+            "cgroup version 2 is not mounted on this host",
+        )
+    })
 }
 
 impl Parent {
@@ -53,7 +57,8 @@ impl Parent {
         }
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| Error::new(Code::InvalidSpec, Stage::CGROUP, "cgroupParent", "holds a NUL byte"))?;
-        let fd = file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0).at(Stage::CGROUP, at())?;
+        let fd = file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0)
+            .at(Stage::CGROUP, at())?;
         Ok(Self { fd, path: path.to_owned() })
     }
 

@@ -9,7 +9,12 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 fn line(field: &str, file: &CStr, value: impl Into<String>) -> Limit {
-    Limit { field: format!("linux.resources.{field}"), file: file.to_owned(), value: value.into(), optional: false }
+    Limit {
+        field: format!("linux.resources.{field}"),
+        file: file.to_owned(),
+        value: value.into(),
+        optional: false,
+    }
 }
 
 /// The lines that a container's group is given.
@@ -53,7 +58,12 @@ pub fn lines(resources: &LinuxResources) -> Result<Vec<Limit>> {
         }
         let name = CString::new(file.as_str()).map_err(|_| Error::invalid(&field, "holds a NUL byte"))?;
         for value in value.lines() {
-            lines.push(Limit { field: field.clone(), file: name.clone(), value: value.to_owned(), optional: false });
+            lines.push(Limit {
+                field: field.clone(),
+                file: name.clone(),
+                value: value.to_owned(),
+                optional: false,
+            });
         }
     }
     Ok(lines)
@@ -72,7 +82,9 @@ fn memory(memory: &LinuxMemory, lines: &mut Vec<Limit>) -> Result<()> {
         (memory.use_hierarchy() == Some(false), "useHierarchy"),
     ] {
         if set {
-            return Err(Error::unsupported(format!("linux.resources.memory.{field} (cgroup version 2 has no such file)")));
+            return Err(Error::unsupported(format!(
+                "linux.resources.memory.{field} (cgroup version 2 has no such file)"
+            )));
         }
     }
     let limit = memory.limit().filter(|limit| *limit != 0);
@@ -123,7 +135,8 @@ fn cpu(cpu: &LinuxCpu, lines: &mut Vec<Limit>) -> Result<()> {
     }
     if cpu.quota().is_some() || cpu.period().is_some() {
         let period = cpu.period().filter(|period| *period != 0).unwrap_or(100_000);
-        let quota = cpu.quota().filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
+        let quota =
+            cpu.quota().filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
         lines.push(line("cpu.quota", c"cpu.max", format!("{quota} {period}")));
     }
     if let Some(burst) = cpu.burst() {
@@ -152,7 +165,10 @@ fn io(io: &LinuxBlockIo, lines: &mut Vec<Limit>) -> Result<()> {
     }
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
         if !(10..=1000).contains(&weight) {
-            return Err(Error::invalid("linux.resources.blockIO.weight", format!("{weight} is not between 10 and 1000")));
+            return Err(Error::invalid(
+                "linux.resources.blockIO.weight",
+                format!("{weight} is not between 10 and 1000"),
+            ));
         }
         let weight = 1 + (u64::from(weight) - 10) * 9999 / 990;
         lines.push(line("blockIO.weight", c"io.weight", format!("default {weight}")));
@@ -200,10 +216,13 @@ pub(super) fn enable(path: &Path, dir: &Fd, limits: &[Limit]) -> Result<()> {
     wanted.retain(|(name, _)| !enabled.iter().any(|known| known == name));
     let Some((_, first)) = wanted.first() else { return Ok(()) };
     let words: Vec<String> = wanted.iter().map(|(name, _)| format!("+{name}")).collect();
-    let Err(errno) = super::write(dir, c"cgroup.subtree_control", words.join(" ").as_bytes()) else { return Ok(()) };
+    let Err(errno) = super::write(dir, c"cgroup.subtree_control", words.join(" ").as_bytes()) else {
+        return Ok(());
+    };
     // One of them is missing: say which, and what to do.
     let available = super::read(dir, c"cgroup.controllers", &mut room).unwrap_or_default().to_owned();
-    let missing = wanted.iter().find(|(name, _)| !available.split_ascii_whitespace().any(|known| known == *name));
+    let missing =
+        wanted.iter().find(|(name, _)| !available.split_ascii_whitespace().any(|known| known == *name));
     match missing {
         None if errno == Errno::ENOENT || errno == Errno::EBUSY => enable_above(path, dir, &wanted, first),
         None => Err(errno).at(Stage::CGROUP, path.to_string_lossy()),
@@ -214,8 +233,11 @@ pub(super) fn enable(path: &Path, dir: &Fd, limits: &[Limit]) -> Result<()> {
 /// The controllers must come down from every ancestor first; this happens once a boot.
 fn enable_above(path: &Path, dir: &Fd, wanted: &[(&str, &Limit)], first: &Limit) -> Result<()> {
     let top = super::find::mount_point()?;
-    let words = |names: &[(&str, &Limit)]| names.iter().map(|(name, _)| format!("+{name}")).collect::<Vec<_>>().join(" ");
-    let mut ancestors: Vec<&Path> = path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&top)).collect();
+    let words = |names: &[(&str, &Limit)]| {
+        names.iter().map(|(name, _)| format!("+{name}")).collect::<Vec<_>>().join(" ")
+    };
+    let mut ancestors: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&top)).collect();
     ancestors.reverse();
     for ancestor in ancestors {
         let available = std::fs::read_to_string(ancestor.join("cgroup.controllers")).unwrap_or_default();
@@ -227,12 +249,18 @@ fn enable_above(path: &Path, dir: &Fd, wanted: &[(&str, &Limit)], first: &Limit)
         let written = std::fs::write(ancestor.join("cgroup.subtree_control"), words(wanted));
         if let Err(error) = written {
             let busy = error.raw_os_error() == Some(Errno::EBUSY.raw());
-            let advice = if busy { "it holds processes itself: move them to a group below it" } else { "it is not delegated" };
-            let message = format!("cannot hand controllers down from {}: {error}; {advice}", ancestor.display());
+            let advice = if busy {
+                "it holds processes itself: move them to a group below it"
+            } else {
+                "it is not delegated"
+            };
+            let message =
+                format!("cannot hand controllers down from {}: {error}; {advice}", ancestor.display());
             return Err(Error::new(Code::NoController, Stage::CGROUP, &first.field, message));
         }
     }
-    super::write(dir, c"cgroup.subtree_control", words(wanted).as_bytes()).at(Stage::CGROUP, path.to_string_lossy())
+    super::write(dir, c"cgroup.subtree_control", words(wanted).as_bytes())
+        .at(Stage::CGROUP, path.to_string_lossy())
 }
 
 fn no_controller(name: &str, limit: &Limit, at: &Path, top: &Path) -> Error {

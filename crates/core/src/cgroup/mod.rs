@@ -43,7 +43,9 @@ impl Cgroup {
         let at = || path.to_string_lossy().into_owned();
         match mkdirat(&parent.fd, name, GROUP_MODE) {
             // The parent is removed by whoever finds it empty.
-            Err(nix::errno::Errno::ENOENT) => return Err(Error::new(Code::Internal, Stage::CGROUP, at(), "parent removed")),
+            Err(nix::errno::Errno::ENOENT) => {
+                return Err(Error::new(Code::Internal, Stage::CGROUP, at(), "parent removed"));
+            }
             answer => answer.at(Stage::CGROUP, at())?,
         }
         let whole = open_group(&parent.fd, name).at(Stage::CGROUP, at())?;
@@ -83,7 +85,8 @@ impl Cgroup {
     /// # Errors
     /// As rmdir(2), but EBUSY.
     pub fn remove(&self, parent: &Parent) -> Result<bool> {
-        Ok(remove_group(&self.whole, c"main", &self.path)? && remove_group(&parent.fd, &self.name, &self.path)?)
+        Ok(remove_group(&self.whole, c"main", &self.path)?
+            && remove_group(&parent.fd, &self.name, &self.path)?)
     }
 }
 

@@ -60,7 +60,9 @@ impl Cgroup {
         }
         if let Ok(text) = super::read(group, c"io.stat", &mut room) {
             let sum = |key: &str| {
-                let values = text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+                let values = text
+                    .split_ascii_whitespace()
+                    .filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
                 Some(values.sum())
             };
             usage.io_read = sum("rbytes=");
@@ -77,7 +79,10 @@ impl Cgroup {
     /// counts. The other half is that the main process died of SIGKILL.
     #[must_use]
     pub fn main_oom_kills(&self) -> u64 {
-        super::read(&self.main, c"memory.events", &mut [0u8; 1024]).ok().and_then(|text| keyed(text, "oom_kill")).unwrap_or(0)
+        super::read(&self.main, c"memory.events", &mut [0u8; 1024])
+            .ok()
+            .and_then(|text| keyed(text, "oom_kill"))
+            .unwrap_or(0)
     }
 
     /// The limits that the kernel holds for this container now: file and value, those that are not `max`.

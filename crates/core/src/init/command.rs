@@ -2,10 +2,10 @@
 
 use super::Init;
 use crate::error::{Code, Error, Stage};
+use caisson_sys::Errno;
+use caisson_sys::fd::{self, Number};
 use caisson_sys::file::{self, Words};
 use caisson_sys::process::{self, Fork};
-use caisson_sys::fd::{self, Number};
-use caisson_sys::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::ffi::{CStr, CString};
@@ -25,7 +25,8 @@ impl Init {
         if !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME=")) {
             env.push(CString::new([b"HOME=", self.found.home.as_bytes()].concat()).unwrap_or_default());
         }
-        let args: Vec<Option<&CStr>> = self.plan.args.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
+        let args: Vec<Option<&CStr>> =
+            self.plan.args.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
         let envp: Vec<Option<&CStr>> = env.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
         let name = self.plan.args.first().cloned().unwrap_or_default();
         let mut room = vec![0usize; args.len() + envp.len()];
@@ -35,7 +36,8 @@ impl Init {
         if name.to_bytes().contains(&b'/') {
             return failed(&name, file::execve(&name, &argv, &envp, &mut room));
         }
-        let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+        let path =
+            env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
         let mut seen = Errno::ENOENT;
         for dir in path.split(|byte| *byte == b':').filter(|dir| !dir.is_empty()) {
             let Ok(candidate) = CString::new([dir, b"/", name.to_bytes()].concat()) else { continue };
@@ -50,7 +52,10 @@ impl Init {
             return failed(&name, seen);
         }
         let message = format!("exec: \"{}\": executable file not found in $PATH", name.to_string_lossy());
-        Error { errno: Some(seen.raw()), ..Error::new(Code::CommandNotFound, Stage::EXEC, name.to_string_lossy(), message) }
+        Error {
+            errno: Some(seen.raw()),
+            ..Error::new(Code::CommandNotFound, Stage::EXEC, name.to_string_lossy(), message)
+        }
     }
 
     /// Forks: the child goes on to be the command, this process stays as pid 1. The report socket closes with the
@@ -90,7 +95,9 @@ fn reap_until(main: u32, handle: Number, signals: &SigSet) -> ! {
         }
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             match status {
-                WaitStatus::Exited(pid, code) if pid.as_raw().unsigned_abs() == main => caisson_sys::exit(code),
+                WaitStatus::Exited(pid, code) if pid.as_raw().unsigned_abs() == main => {
+                    caisson_sys::exit(code)
+                }
                 WaitStatus::Signaled(pid, signal, _) if pid.as_raw().unsigned_abs() == main => {
                     caisson_sys::exit(128 + signal as i32)
                 }

@@ -114,8 +114,12 @@ pub(super) fn find(root: &Fd, user: &User) -> Result<Found> {
     };
     let user_word = if user_word.is_empty() { "0" } else { user_word };
     let entry = match number(user_word, "uid")? {
-        Some(uid) => passwd_entry(&passwd, |_, id| id == uid)
-            .unwrap_or(Entry { name: String::new(), uid, gid: 0, home: String::new() }),
+        Some(uid) => passwd_entry(&passwd, |_, id| id == uid).unwrap_or(Entry {
+            name: String::new(),
+            uid,
+            gid: 0,
+            home: String::new(),
+        }),
         None => passwd_entry(&passwd, |name, _| name == user_word)
             .ok_or_else(|| not_found("user", user_word, "passwd"))?,
     };
@@ -147,7 +151,12 @@ pub(super) fn find(root: &Fd, user: &User) -> Result<Found> {
         add(find_group(word)?);
     }
     if groups.len() > MAX_GROUPS {
-        return Err(Error::new(Code::InvalidSpec, Stage::IDENTITY, "/etc/group", "gives more than 65536 groups"));
+        return Err(Error::new(
+            Code::InvalidSpec,
+            Stage::IDENTITY,
+            "/etc/group",
+            "gives more than 65536 groups",
+        ));
     }
     let home = if entry.home.is_empty() { "/".to_owned() } else { entry.home };
     Ok(Found { uid: entry.uid, gid, groups, home })
@@ -167,7 +176,13 @@ impl Found {
 
     /// The sets of the spec. A user other than 0 holds none but the ambient ones after the exec; they are not left to
     /// be lost there.
-    pub(super) fn limit_capabilities(&self, effective: u64, permitted: u64, inheritable: u64, ambient: u64) -> Result<()> {
+    pub(super) fn limit_capabilities(
+        &self,
+        effective: u64,
+        permitted: u64,
+        inheritable: u64,
+        ambient: u64,
+    ) -> Result<()> {
         let stage = Stage::IDENTITY;
         let held = rights::capabilities().at(stage, "capget")?.permitted;
         let asked = effective | permitted | inheritable;

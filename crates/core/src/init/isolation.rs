@@ -33,7 +33,8 @@ pub(super) fn read(proc: Option<&Fd>) -> Isolation {
     if let Ok(map) = map
         && let Ok(text) = file::read_into(&map, &mut room)
     {
-        isolation.uid_map = String::from_utf8_lossy(text).split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        isolation.uid_map =
+            String::from_utf8_lossy(text).split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     }
     isolation
 }

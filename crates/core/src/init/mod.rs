@@ -95,7 +95,9 @@ impl Init {
         for step in &steps {
             match step {
                 Step::LimitBounding { keep } => self.ahead.0 = *keep,
-                Step::Filter { program, .. } => self.ahead.1 = u32::try_from(program.0.len() / 8).unwrap_or(u32::MAX),
+                Step::Filter { program, .. } => {
+                    self.ahead.1 = u32::try_from(program.0.len() / 8).unwrap_or(u32::MAX)
+                }
                 Step::NoNewPrivileges {} => self.ahead.2 = true,
                 _ => {}
             }
@@ -121,8 +123,12 @@ impl Init {
             }
             Step::Open { filesystem } => self.open(filesystem),
             Step::EnterRoot {} => self.enter_root(),
-            Step::Attach { slot, target, directory, follow } => self.attach(*slot, target, *directory, *follow),
-            Step::Node { path, mode, major, minor, uid, gid } => self.node(path, *mode, (*major, *minor), (*uid, *gid)),
+            Step::Attach { slot, target, directory, follow } => {
+                self.attach(*slot, target, *directory, *follow)
+            }
+            Step::Node { path, mode, major, minor, uid, gid } => {
+                self.node(path, *mode, (*major, *minor), (*uid, *gid))
+            }
             Step::Link { path, target } => self.link(path, target),
             Step::Terminal { columns, rows } => self.open_terminal(*columns, *rows),
             Step::Mask { paths } => self.mask(paths),
@@ -142,9 +148,9 @@ impl Init {
                 let change = mount::Change { set: mount::attr::RDONLY, ..Default::default() };
                 mount::set_attributes(self.root(stage)?, &change, false).at(stage, "/")
             }
-            Step::OomScore { score } => {
-                self.write_proc(c"self/oom_score_adj", score.to_string().as_bytes()).at(stage, "process.oomScoreAdj")
-            }
+            Step::OomScore { score } => self
+                .write_proc(c"self/oom_score_adj", score.to_string().as_bytes())
+                .at(stage, "process.oomScoreAdj"),
             Step::ResourceLimit { resource, soft, hard, field } => {
                 process::set_limit(*resource, *soft, *hard).at(stage, field.as_str())
             }
@@ -163,8 +169,12 @@ impl Init {
                 Ok(())
             }
             Step::Report {} => self.report(),
-            Step::LimitBounding { keep } => rights::limit_bounding(*keep).at(stage, "process.capabilities.bounding"),
-            Step::Filter { program, flags } => rights::load_filter(&program.0, *flags).at(stage, "linux.seccomp"),
+            Step::LimitBounding { keep } => {
+                rights::limit_bounding(*keep).at(stage, "process.capabilities.bounding")
+            }
+            Step::Filter { program, flags } => {
+                rights::load_filter(&program.0, *flags).at(stage, "linux.seccomp")
+            }
             Step::Become {} => self.found.take_effect(),
             Step::Capabilities { effective, permitted, inheritable, ambient } => {
                 self.found.limit_capabilities(*effective, *permitted, *inheritable, *ambient)
@@ -199,7 +209,12 @@ impl Init {
         // A descriptor of the host that leaked in would show here as a path outside the root (CVE-2024-21626).
         let here = nix::unistd::getcwd().at(stage, "process.cwd")?;
         if !here.starts_with("/") {
-            return Err(Error::new(crate::Code::Launch, stage, "process.cwd", "is outside of the container's root"));
+            return Err(Error::new(
+                crate::Code::Launch,
+                stage,
+                "process.cwd",
+                "is outside of the container's root",
+            ));
         }
         Ok(())
     }
@@ -209,7 +224,8 @@ impl Init {
         self.give_stdio()?;
         let isolation = self.isolation();
         let report = Report::Ready { isolation, stamps: self.stamps };
-        let master: Vec<&dyn Descriptor> = self.terminal.iter().map(|(master, _)| master as &dyn Descriptor).collect();
+        let master: Vec<&dyn Descriptor> =
+            self.terminal.iter().map(|(master, _)| master as &dyn Descriptor).collect();
         channel::send(&self.given.report, &report, &master, true).at(crate::Stage::SESSION, "report")
     }
 

@@ -51,7 +51,8 @@ impl Init {
     pub(super) fn attach(&mut self, slot: u32, target: &CStr, directory: bool, follow: bool) -> Result<()> {
         let at = || target.to_string_lossy().into_owned();
         let taken = self.slots.get_mut(slot as usize).and_then(Option::take);
-        let mounted = taken.ok_or_else(|| Error::new(Code::Internal, Stage::MOUNT, at(), "its slot is empty"))?;
+        let mounted =
+            taken.ok_or_else(|| Error::new(Code::Internal, Stage::MOUNT, at(), "its slot is empty"))?;
         let directory = directory || is_directory(&mounted).at(Stage::MOUNT, at())?;
         let kind = if directory { Kind::Directory } else { Kind::File };
         let place = find_or_make(self.root(Stage::MOUNT)?, target, kind, follow).at(Stage::MOUNT, at())?;
@@ -75,14 +76,21 @@ impl Init {
             self.dev = Some(dev.at(Stage::DEVICE, "/dev")?);
         }
         let prefix = b"/dev/".len();
-        let name = path.to_bytes_with_nul().get(prefix..).and_then(|rest| CStr::from_bytes_with_nul(rest).ok());
+        let name =
+            path.to_bytes_with_nul().get(prefix..).and_then(|rest| CStr::from_bytes_with_nul(rest).ok());
         match (&self.dev, name) {
             (Some(dev), Some(name)) if !name.is_empty() => Ok((dev, name)),
             _ => Err(Error::new(Code::InvalidSpec, Stage::DEVICE, at(), "is no path below /dev")),
         }
     }
 
-    pub(super) fn node(&mut self, path: &CStr, mode: u32, number: (u32, u32), owner: (u32, u32)) -> Result<()> {
+    pub(super) fn node(
+        &mut self,
+        path: &CStr,
+        mode: u32,
+        number: (u32, u32),
+        owner: (u32, u32),
+    ) -> Result<()> {
         let at = || path.to_string_lossy().into_owned();
         let (dev, name) = self.below_dev(path)?;
         let parent = make_parents(dev, name).at(Stage::DEVICE, at())?;
@@ -93,7 +101,9 @@ impl Init {
         let dir = parent.as_ref().unwrap_or(dev);
         match mknodat(dir, name, kind, bits, device) {
             Ok(()) => {}
-            Err(nix::errno::Errno::EEXIST) => return same_node(dir, name, kind, device).at(Stage::DEVICE, at()),
+            Err(nix::errno::Errno::EEXIST) => {
+                return same_node(dir, name, kind, device).at(Stage::DEVICE, at());
+            }
             Err(errno) => return Err(errno).at(Stage::DEVICE, at()),
         }
         // Not by the umask of whoever started us.
@@ -174,7 +184,8 @@ fn make_parents(dev: &Fd, name: &CStr) -> Result<Option<Fd>, Errno> {
             Err(errno) => return Err(Errno::from_raw(errno as i32)),
         }
         let flags = file::open::PATH | file::open::DIRECTORY | file::open::NOFOLLOW;
-        here = Some(file::openat2(dir, &part, flags, file::resolve::BENEATH | file::resolve::NO_SYMLINKS, 0)?);
+        here =
+            Some(file::openat2(dir, &part, flags, file::resolve::BENEATH | file::resolve::NO_SYMLINKS, 0)?);
     }
     Ok(here)
 }
@@ -184,6 +195,7 @@ fn same_node(dir: &Fd, name: &CStr, kind: SFlag, device: u64) -> Result<(), Errn
     let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
     let stat = nix::sys::stat::fstatat(dir, std::ffi::OsStr::from_bytes(name.to_bytes()), flags);
     let stat = stat.map_err(|errno| Errno::from_raw(errno as i32))?;
-    let same = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == kind && stat.st_rdev == device;
+    let same =
+        SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == kind && stat.st_rdev == device;
     if same { Ok(()) } else { Err(Errno::EEXIST) }
 }

@@ -16,7 +16,8 @@ impl Init {
         let missing = |what: &str| Error::new(Code::InvalidSpec, stage, "process.terminal", what);
         let root = self.root(stage)?;
         let strict = resolve::IN_ROOT | resolve::NO_SYMLINKS;
-        let master = file::openat2(root, c"/dev/pts/ptmx", open::RDWR | open::NOCTTY, strict, 0).at(stage, "/dev/pts/ptmx")?;
+        let master = file::openat2(root, c"/dev/pts/ptmx", open::RDWR | open::NOCTTY, strict, 0)
+            .at(stage, "/dev/pts/ptmx")?;
         let system = nix::sys::statfs::fstatfs(&master).at(stage, "/dev/pts/ptmx")?;
         if i64::from(system.filesystem_type().0) != DEVPTS_SUPER_MAGIC {
             return Err(missing("needs a mount of type devpts at /dev/pts"));

@@ -90,7 +90,8 @@ impl Launcher {
         }
         // A slave of the host's namespace, never private: what is mounted there later arrives.
         process::unshare(process::namespace::MOUNT).at(Stage::SHIM, "unshare")?;
-        caisson_sys::mount::set_propagation(c"/", caisson_sys::mount::propagation::SLAVE).at(Stage::SHIM, "/")?;
+        caisson_sys::mount::set_propagation(c"/", caisson_sys::mount::propagation::SLAVE)
+            .at(Stage::SHIM, "/")?;
         journal::private_directory(run_root)?;
         journal::recover(run_root);
         let place = Place::make(run_root)?;
@@ -114,11 +115,14 @@ impl Launcher {
         let taken = clock::now();
         let plan = LaunchPlan::open(plan_file)?;
         check(&plan, launch, &stdio)?;
-        let mut made = Made { id: launch.id.clone(), data: self.data.join(&launch.id), uppers: 0, cgroup: None };
+        let mut made =
+            Made { id: launch.id.clone(), data: self.data.join(&launch.id), uppers: 0, cgroup: None };
         let stamps = Stamps { taken, ..Stamps::default() };
         let started = self.start(&plan, launch, stdio, &mut made, stamps);
         match started {
-            Ok((pid, pidfd, report, stamps)) => Ok(Running { token: launch.token, pid, pidfd, report, made, stamps }),
+            Ok((pid, pidfd, report, stamps)) => {
+                Ok(Running { token: launch.token, pid, pidfd, report, made, stamps })
+            }
             Err(error) => {
                 self.undo_all(&made);
                 Err(error)
@@ -214,7 +218,12 @@ impl Launcher {
             // The root directory of the whole is the upper's: it looks as the topmost layer's does.
             let known = fs::metadata(top).map_err(|error| missing_rootfs(top, &error))?;
             if !known.is_dir() {
-                return Err(Error::new(Code::MountSource, Stage::SOURCE, top.to_string_lossy(), "is not a directory"));
+                return Err(Error::new(
+                    Code::MountSource,
+                    Stage::SOURCE,
+                    top.to_string_lossy(),
+                    "is not a directory",
+                ));
             }
             fs::set_permissions(&upper, fs::Permissions::from_mode(known.mode() & 0o7777))
                 .at(Stage::SOURCE, upper.to_string_lossy())?;
@@ -308,7 +317,10 @@ fn missing_rootfs(path: &Path, error: &std::io::Error) -> Error {
 fn check(plan: &LaunchPlan, launch: &Launch, stdio: &[Fd]) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let first = launch.id.bytes().next();
-    if !first.is_some_and(|byte| byte.is_ascii_alphanumeric()) || !launch.id.bytes().all(plain) || launch.id.len() > 128 {
+    if !first.is_some_and(|byte| byte.is_ascii_alphanumeric())
+        || !launch.id.bytes().all(plain)
+        || launch.id.len() > 128
+    {
         return Err(Error::invalid("id", format!("'{}' is no id", launch.id)));
     }
     let wanted = if plan.terminal { 0 } else { 3 };

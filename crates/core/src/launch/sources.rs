@@ -21,7 +21,13 @@ fn open_one(source: &Source, bundle: &Fd) -> Result<Fd> {
         }
         // Our own directory: what stands there was written by us for this container.
         Source::Bundle { name, attributes, field } => {
-            let opened = file::openat2(bundle, name, file::open::PATH | file::open::NOFOLLOW, file::resolve::BENEATH, 0);
+            let opened = file::openat2(
+                bundle,
+                name,
+                file::open::PATH | file::open::NOFOLLOW,
+                file::resolve::BENEATH,
+                0,
+            );
             let mounted = opened.and_then(|opened| mount::clone_tree(&opened, c"", false));
             (mounted.map_err(|errno| (errno, name)), attributes, false, field)
         }
@@ -43,7 +49,12 @@ fn change(mounted: &Fd, attributes: &Attributes, recursive: bool) -> Result<(), 
     let all = Change { set: set_recursive, clear: clear_recursive, propagation, ..Change::default() };
     if !recursive {
         // One mount: one call does both.
-        let both = Change { set: set | set_recursive, clear: clear | clear_recursive, propagation, ..Change::default() };
+        let both = Change {
+            set: set | set_recursive,
+            clear: clear | clear_recursive,
+            propagation,
+            ..Change::default()
+        };
         return mount::set_attributes(mounted, &both, false);
     }
     if all.set | all.clear | all.propagation != 0 {
@@ -78,7 +89,8 @@ impl Masks {
         let file = fs::File::create(path.join("file")).at(Stage::SHIM, at())?;
         use std::os::unix::fs::PermissionsExt;
         file.set_permissions(fs::Permissions::from_mode(0o444)).at(Stage::SHIM, at())?;
-        fs::set_permissions(path.join("directory"), fs::Permissions::from_mode(0o555)).at(Stage::SHIM, at())?;
+        fs::set_permissions(path.join("directory"), fs::Permissions::from_mode(0o555))
+            .at(Stage::SHIM, at())?;
         drop(file);
         let change = Change { set: attr::RDONLY, ..Change::default() };
         mount::set_attributes(&mounted, &change, false).at(Stage::SHIM, at())?;
@@ -87,7 +99,8 @@ impl Masks {
 
     /// A detached clone of the directory and of the file, for one container.
     pub(super) fn clones(&self) -> Result<(Fd, Fd)> {
-        let clone = |name: &str| mount::clone_tree(Cwd, &c_path(&self.path.join(name))?, false).at(Stage::MASK, name);
+        let clone =
+            |name: &str| mount::clone_tree(Cwd, &c_path(&self.path.join(name))?, false).at(Stage::MASK, name);
         Ok((clone("directory")?, clone("file")?))
     }
 

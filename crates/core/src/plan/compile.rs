@@ -32,7 +32,10 @@ pub fn compile(spec: &Spec, extras: Extras) -> Result<LaunchPlan> {
     let namespaces = namespaces(&linux)?;
     let new = |kind: u64| namespaces & kind != 0;
     if !new(namespace::MOUNT) || !new(namespace::PID) {
-        return Err(Error::invalid("linux.namespaces", "a container has mount and pid namespaces of its own"));
+        return Err(Error::invalid(
+            "linux.namespaces",
+            "a container has mount and pid namespaces of its own",
+        ));
     }
     let resources = linux.resources().clone().unwrap_or_default();
     let terminal = process.terminal().unwrap_or(false);
@@ -83,13 +86,17 @@ pub fn compile(spec: &Spec, extras: Extras) -> Result<LaunchPlan> {
     plan.steps.push(Step::ReadOnly { paths: paths("linux.readonlyPaths", linux.readonly_paths())? });
     plan.steps.push(Step::Mask { paths: paths("linux.maskedPaths", linux.masked_paths())? });
     // The working directory is made before the root may become read-only.
-    plan.steps.push(Step::WorkingDirectory { path: mounts::inside("process.cwd", &process.cwd().to_string_lossy())? });
+    plan.steps.push(Step::WorkingDirectory {
+        path: mounts::inside("process.cwd", &process.cwd().to_string_lossy())?,
+    });
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
         plan.steps.push(Step::RootReadOnly {});
     }
     let filter = match linux.seccomp() {
         Some(profile) => Some(seccomp::compile(profile)?),
-        None if extras.default_seccomp => Some(seccomp::compile(&seccomp::default_profile(&process::bounding(process), kernel()?))?),
+        None if extras.default_seccomp => {
+            Some(seccomp::compile(&seccomp::default_profile(&process::bounding(process), kernel()?))?)
+        }
         None => None,
     };
     process::identity(process, filter, extras.lower_files, &mut plan)?;
@@ -166,7 +173,8 @@ fn sysctls(linux: &Linux, namespaces: u64) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for (key, value) in linux.sysctl().iter().flatten() {
         let field = || format!("linux.sysctl {key}");
-        let separator = if key.contains('/') && key.find('/') < key.find('.').or(Some(usize::MAX)) { '/' } else { '.' };
+        let separator =
+            if key.contains('/') && key.find('/') < key.find('.').or(Some(usize::MAX)) { '/' } else { '.' };
         let parts: Vec<&str> = key.split(separator).collect();
         let plain = |part: &&str| {
             let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
@@ -178,9 +186,10 @@ fn sysctls(linux: &Linux, namespaces: u64) -> Result<Vec<Step>> {
         let held_by = match parts.as_slice() {
             ["net", _, ..] => namespace::NET,
             ["fs", "mqueue", _] => namespace::IPC,
-            ["kernel", "msgmax" | "msgmnb" | "msgmni" | "sem" | "shmall" | "shmmax" | "shmmni" | "shm_rmid_forced"] => {
-                namespace::IPC
-            }
+            [
+                "kernel",
+                "msgmax" | "msgmnb" | "msgmni" | "sem" | "shmall" | "shmmax" | "shmmni" | "shm_rmid_forced",
+            ] => namespace::IPC,
             ["kernel", "domainname"] => namespace::UTS,
             _ => return Err(Error::invalid(field(), "is not a setting of a namespace that a container has")),
         };

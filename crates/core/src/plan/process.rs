@@ -105,17 +105,26 @@ pub(super) fn bounding(process: &Process) -> Capabilities {
 }
 
 /// Whatever init still calls after the filter is loaded, without no_new_privs: rights are given up under it.
-const CALLS_UNDER_FILTER: [&str; 7] = ["prctl", "setgroups", "setresgid", "setresuid", "capset", "execve", "write"];
+const CALLS_UNDER_FILTER: [&str; 7] =
+    ["prctl", "setgroups", "setresgid", "setresuid", "capset", "execve", "write"];
 /// The same with no_new_privs, where the filter comes last.
 const CALLS_UNDER_LAST_FILTER: [&str; 2] = ["execve", "write"];
 
 /// The steps from limits to the last right given up, in the order of the DESIGN: without no_new_privs the filter is
 /// loaded while SYS_ADMIN is effective; with it, last.
-pub(super) fn identity(process: &Process, filter: Option<Filter>, lower_files: bool, plan: &mut LaunchPlan) -> Result<()> {
+pub(super) fn identity(
+    process: &Process,
+    filter: Option<Filter>,
+    lower_files: bool,
+    plan: &mut LaunchPlan,
+) -> Result<()> {
     let steps = &mut plan.steps;
     if let Some(score) = process.oom_score_adj() {
         if !(-1000..=1000).contains(&score) {
-            return Err(Error::invalid("process.oomScoreAdj", format!("{score} is not between -1000 and 1000")));
+            return Err(Error::invalid(
+                "process.oomScoreAdj",
+                format!("{score} is not between -1000 and 1000"),
+            ));
         }
         steps.push(Step::OomScore { score });
     }
@@ -146,7 +155,10 @@ pub(super) fn identity(process: &Process, filter: Option<Filter>, lower_files: b
     let (permitted, ambient) = (set(sets.permitted()), set(sets.ambient()));
     let inheritable = set(sets.inheritable());
     if ambient & !(permitted & inheritable) != 0 {
-        return Err(Error::invalid("process.capabilities.ambient", "holds what is not permitted and inheritable"));
+        return Err(Error::invalid(
+            "process.capabilities.ambient",
+            "holds what is not permitted and inheritable",
+        ));
     }
     let load = |filter: Filter, needs: &[&str]| -> Result<Step> {
         filter.check_launch(needs)?;
@@ -174,7 +186,9 @@ fn find(process: &Process) -> User {
     let user = process.user();
     let extra = user.additional_gids().clone().unwrap_or_default();
     match user.username() {
-        Some(words) => User::Named { words: words.clone(), groups: extra.iter().map(ToString::to_string).collect() },
+        Some(words) => {
+            User::Named { words: words.clone(), groups: extra.iter().map(ToString::to_string).collect() }
+        }
         None => {
             let mut groups = vec![user.gid()];
             groups.extend(extra.into_iter().filter(|gid| *gid != user.gid()));

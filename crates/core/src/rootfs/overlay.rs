@@ -55,7 +55,11 @@ impl From<Error> for Failure {
     }
 }
 
-fn configure(context: &mount::Context, lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<(), Failure> {
+fn configure(
+    context: &mount::Context,
+    lowers: &[&Path],
+    upper: Option<(&Path, &Path)>,
+) -> Result<(), Failure> {
     for (index, lower) in lowers.iter().enumerate() {
         match context.string(c"lowerdir+", &path(lower)?) {
             // Before 6.5 there is only the option string, a page at most, with escapes.
@@ -101,7 +105,10 @@ fn joined(lowers: &[&Path]) -> Result<CString> {
         }
     }
     if text.len() > 4000 {
-        return Err(Error::invalid("rootfs", "this kernel (before 6.5) takes no chain of layers with paths this long"));
+        return Err(Error::invalid(
+            "rootfs",
+            "this kernel (before 6.5) takes no chain of layers with paths this long",
+        ));
     }
     CString::new(text).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"))
 }

@@ -1,9 +1,9 @@
 //! One container in the shim's hands: from its clone to the last thing taken down.
 
+use caisson_core::cgroup::stats::Usage;
 use caisson_core::channel::{self, CAUSE_NONE, Ended, Event, Isolation, Report};
 use caisson_core::clock;
 use caisson_core::launch::{Launcher, Running, Undo};
-use caisson_core::cgroup::stats::Usage;
 use caisson_core::{Code, Error, Stage};
 use caisson_sys::process::{self, End};
 use caisson_sys::{Fd, ioctl};
@@ -13,8 +13,16 @@ use nix::sys::epoll::Epoll;
 /// owner wakes up once.
 const START_IS_TOLD_AFTER_NS: u64 = 2_000_000;
 /// cgroup files whose values `isolation` reports.
-const LIMITS: [&std::ffi::CStr; 8] =
-    [c"memory.max", c"memory.high", c"memory.low", c"memory.swap.max", c"cpu.max", c"cpu.weight", c"cpuset.cpus", c"pids.max"];
+const LIMITS: [&std::ffi::CStr; 8] = [
+    c"memory.max",
+    c"memory.high",
+    c"memory.low",
+    c"memory.swap.max",
+    c"cpu.max",
+    c"cpu.weight",
+    c"cpuset.cpus",
+    c"pids.max",
+];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
@@ -54,7 +62,8 @@ pub(super) struct Container {
 
 impl Container {
     pub(super) fn new(running: Running, timeout_ms: u64) -> Self {
-        let deadline = (timeout_ms != 0).then(|| running.stamps.taken.saturating_add(timeout_ms.saturating_mul(1_000_000)));
+        let deadline = (timeout_ms != 0)
+            .then(|| running.stamps.taken.saturating_add(timeout_ms.saturating_mul(1_000_000)));
         Self {
             running,
             start: Start::Preparing,
@@ -168,12 +177,16 @@ impl Container {
     /// The event of its start, once the command runs: at once with a terminal, else after a moment.
     pub(super) fn started(&mut self, now: u64) -> Option<(Event, Option<Fd>)> {
         let due = self.terminal.is_some() || now >= self.running.stamps.executed + START_IS_TOLD_AFTER_NS;
-        if self.told || self.start != Start::Executed || self.end.is_some() && self.terminal.is_none() || !due {
+        if self.told || self.start != Start::Executed || self.end.is_some() && self.terminal.is_none() || !due
+        {
             return None;
         }
         self.told = true;
-        let event =
-            Event::Started { token: self.running.token, pid: self.running.pid, isolation: self.isolation.clone() };
+        let event = Event::Started {
+            token: self.running.token,
+            pid: self.running.pid,
+            isolation: self.isolation.clone(),
+        };
         Some((event, self.terminal.take()))
     }
 
@@ -206,7 +219,8 @@ impl Container {
             Ok(Undo::Removing(remover)) => Undoing::Removing { remover, watched: false },
             Ok(Undo::Busy) if clock::now() < since + patience => Undoing::Busy { since },
             Ok(Undo::Busy) => {
-                self.ended.left = Some(Error::new(Code::Launch, Stage::UNDO, &self.isolation.cgroup, "still busy"));
+                self.ended.left =
+                    Some(Error::new(Code::Launch, Stage::UNDO, &self.isolation.cgroup, "still busy"));
                 Undoing::Done
             }
             Err(error) => {
@@ -275,7 +289,8 @@ impl Container {
             Undoing::Removing { .. } | Undoing::Done => return None,
             Undoing::NotYet => {}
         }
-        let told = (!self.told && self.start == Start::Executed).then(|| self.running.stamps.executed + START_IS_TOLD_AFTER_NS);
+        let told = (!self.told && self.start == Start::Executed)
+            .then(|| self.running.stamps.executed + START_IS_TOLD_AFTER_NS);
         [told, self.deadline].into_iter().flatten().min()
     }
 

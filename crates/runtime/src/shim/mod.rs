@@ -39,7 +39,10 @@ pub fn run() -> ExitCode {
 }
 
 fn failed(stage: &'static str) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error { errno: Some(errno.raw()), ..Error::new(Code::Launch, Stage::SHIM, stage, errno.to_string()) }
+    move |errno| Error {
+        errno: Some(errno.raw()),
+        ..Error::new(Code::Launch, Stage::SHIM, stage, errno.to_string())
+    }
 }
 
 fn serve() -> Result<()> {
@@ -56,8 +59,15 @@ fn serve() -> Result<()> {
     let mut room = vec![0u8; channel::MAX_MESSAGE];
     let Some((hello, _)) = channel::receive::<Hello>(OWNER, &mut room, true)? else { return Ok(()) };
     let launcher = Launcher::prepare(&hello)?;
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
-    let mut shim = Shim { epoll, launcher, containers: BTreeMap::new(), owner: Some(fd::duplicate(OWNER, 3).map_err(failed("socket"))?), room };
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+        .map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
+    let mut shim = Shim {
+        epoll,
+        launcher,
+        containers: BTreeMap::new(),
+        owner: Some(fd::duplicate(OWNER, 3).map_err(failed("socket"))?),
+        room,
+    };
     if let Some(owner) = &shim.owner {
         shim.watch(owner, FROM_OWNER)?;
     }
@@ -202,7 +212,8 @@ impl Shim {
         if container.has_ended() {
             container.undo(&self.launcher, PATIENCE_NS);
             if let Some(remover) = container.new_remover() {
-                if self.epoll.add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * 4 + REMOVER)).is_err() {
+                if self.epoll.add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * 4 + REMOVER)).is_err()
+                {
                     container.give_up_remover();
                 }
             }
@@ -219,7 +230,11 @@ impl Shim {
 
     fn next_timeout(&self) -> EpollTimeout {
         let now = clock::now();
-        let next = self.containers.values().filter_map(|container| container.wakes_at(now, RETRY_MS * 1_000_000)).min();
+        let next = self
+            .containers
+            .values()
+            .filter_map(|container| container.wakes_at(now, RETRY_MS * 1_000_000))
+            .min();
         match next {
             None => EpollTimeout::NONE,
             Some(at) => {
@@ -231,7 +246,12 @@ impl Shim {
 
     fn look_at_clock(&mut self) {
         let now = clock::now();
-        let due: Vec<u64> = self.containers.iter().filter(|(_, container)| container.is_due(now)).map(|(token, _)| *token).collect();
+        let due: Vec<u64> = self
+            .containers
+            .iter()
+            .filter(|(_, container)| container.is_due(now))
+            .map(|(token, _)| *token)
+            .collect();
         for token in due {
             if let Some(container) = self.containers.get_mut(&token) {
                 container.kill_at_deadline(now, CAUSE_TIMEOUT);
