@@ -3,7 +3,7 @@
 //! so this crate is all of it.
 //!
 //! A file a group of man pages: [`mount`] the newer mount API, [`file`] opening and executing, [`process`] clone3 and
-//! what belongs to a process, [`identity`] ids, capabilities and filters, [`ioctl`], [`bpf`]. [`Fd`] is a descriptor
+//! what belongs to a process, [`identity`] ids, capabilities and filters, [`xattr`], [`ioctl`], [`bpf`]. [`Fd`] is a descriptor
 //! that closes itself; with the feature `std` it converts to and from std's.
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -15,6 +15,7 @@ pub mod identity;
 pub mod ioctl;
 pub mod mount;
 pub mod process;
+pub mod xattr;
 
 pub use call::{Errno, exit};
 pub use fd::{Cwd, Descriptor, Fd};
