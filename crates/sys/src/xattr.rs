@@ -12,8 +12,7 @@ use core::ffi::CStr;
 /// As fsetxattr(2): EOPNOTSUPP where the file system or the kind of file has none, ENOSPC or E2BIG for one too large,
 /// EPERM without the right to that name space.
 pub fn set(file: impl Descriptor, name: &CStr, value: &[u8]) -> Result<(), Errno> {
-    let args =
-        [file.raw() as usize, name.as_ptr() as usize, value.as_ptr() as usize, value.len(), 0, 0];
+    let args = [file.raw() as usize, name.as_ptr() as usize, value.as_ptr() as usize, value.len(), 0, 0];
     // SAFETY: `name` is a C string, and the value is borrowed and as long as we say.
     unsafe { call(nr::FSETXATTR, args) }.map(drop)
 }
@@ -26,8 +25,7 @@ pub fn get<'a>(file: impl Descriptor, name: &CStr, room: &'a mut [u8]) -> Result
     if room.is_empty() {
         return Err(Errno::ERANGE); // A length of 0 would ask for the size only.
     }
-    let args =
-        [file.raw() as usize, name.as_ptr() as usize, room.as_mut_ptr() as usize, room.len(), 0, 0];
+    let args = [file.raw() as usize, name.as_ptr() as usize, room.as_mut_ptr() as usize, room.len(), 0, 0];
     // SAFETY: `name` is a C string, and the room is ours and as long as we say.
     let length = unsafe { call(nr::FGETXATTR, args) }?;
     Ok(room.get_mut(..length).unwrap_or_default())

@@ -5,49 +5,40 @@
 //! is removed, never opened. A directory gets its owner, mode, default ACL and time when the walk leaves it, so that
 //! they neither hinder nor change what is made in it, and no list of directories is kept.
 
-use super::attributes::{Acls, Attributes, read};
+use super::attributes::{Attributes, read};
+use super::level::Level;
 use super::lower::{find, is_whiteout, kind_of, look, opaque_attribute, step};
 use super::path::{Meaning, Path};
 use super::remove::remove_tree;
 use super::stream::Stream;
 use super::tar::{Entry, Kind, Reader};
-use super::{On, Options, Owner, Report, refuse, too_large};
+use super::{On, Options, Owner, Report, refuse};
 use crate::Result;
 use crate::error::Failure;
 use crate::off::off;
-use caisson_sys::file::{open, openat2, read_into, resolve, write_all};
+use caisson_sys::file::{open, openat2, write_all};
 use caisson_sys::{Errno, Fd, xattr};
-use nix::fcntl::{AtFlags, readlinkat};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, futimens, makedev, mkdirat, mknodat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, makedev, mkdirat, mknodat,
     utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::pwrite;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, linkat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, symlinkat, unlinkat};
 use std::ffi::{CStr, CString};
-
-/// A directory on the way to the current entry, and what it gets when the walk leaves it.
-struct Level {
-    name: CString,
-    directory: Fd,
-    owner: Option<(u32, u32)>,
-    mode: Option<u32>,
-    mtime: Option<(i64, u32)>,
-    acls: Acls,
-}
 
 /// Writes entries below one directory.
 pub(super) struct Applier<'a> {
-    options: &'a Options<'a>,
+    pub(super) options: &'a Options<'a>,
     /// The root of the layer, and the directories open below it, one in the other.
-    root: Level,
+    pub(super) root: Level,
     levels: Vec<Level>,
     /// Bytes that copies from lower layers may still take.
-    room: u64,
+    pub(super) room: u64,
     /// Whether a directory of this layer got a default ACL.
     default_acls: bool,
-    pub report: Report,
+    pub(super) report: Report,
 }
 
 impl<'a> Applier<'a> {
@@ -72,20 +63,18 @@ impl<'a> Applier<'a> {
         let Some((parents, last)) = path.split() else {
             return self.apply_root(entry);
         };
-        match path.meaning().map_err(|reason| refuse(&entry.name, reason))? {
-            Meaning::Ignored => return Ok(()),
-            meaning => {
-                self.walk(parents, &path, &entry.name)?;
-                match meaning {
-                    Meaning::Plain => {}
-                    Meaning::Ignored => return Ok(()),
-                    _ if entry.kind != Kind::File => {
-                        return Err(refuse(&entry.name, "a whiteout that is no file"));
-                    }
-                    Meaning::Opaque => return self.opaque(&entry.name),
-                    Meaning::Whiteout(name) => return self.whiteout(&name, &entry.name),
-                }
-            }
+        let meaning = path.meaning().map_err(|reason| refuse(&entry.name, reason))?;
+        if meaning == Meaning::Ignored {
+            return Ok(());
+        }
+        if meaning != Meaning::Plain && entry.kind != Kind::File {
+            return Err(refuse(&entry.name, "a whiteout that is no file"));
+        }
+        self.walk(parents, &path, &entry.name)?;
+        match meaning {
+            Meaning::Plain | Meaning::Ignored => {}
+            Meaning::Opaque => return self.opaque(&entry.name),
+            Meaning::Whiteout(name) => return self.whiteout(&name, &entry.name),
         }
         let name = last.to_owned();
         match entry.kind {
@@ -114,7 +103,7 @@ impl<'a> Applier<'a> {
     }
 
     /// The directory that the walk is in.
-    fn here(&self) -> &Fd {
+    pub(super) fn here(&self) -> &Fd {
         &self.levels.last().unwrap_or(&self.root).directory
     }
 
@@ -136,7 +125,7 @@ impl<'a> Applier<'a> {
                 self.leave(shared)?;
             }
             let level = match step(self.here(), name) {
-                Ok(directory) => self.reenter(name, directory, entry)?,
+                Ok(directory) => Level::reenter(name, directory, self.default_acls, entry)?,
                 Err(Errno::ENOENT) => self.missing_parent(name, depth, path, entry)?,
                 Err(Errno::ENOTDIR | Errno::ELOOP) if self.is_whiteout_here(name, entry)? => {
                     unlinkat(self.here(), name, UnlinkatFlags::NoRemoveDir).on(entry)?;
@@ -146,7 +135,10 @@ impl<'a> Applier<'a> {
                 }
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
                     let part = super::show(name.to_bytes());
-                    return Err(refuse(entry, format!("its path leads through {part}, which is no directory")));
+                    return Err(refuse(
+                        entry,
+                        format!("its path leads through {part}, which is no directory"),
+                    ));
                 }
                 Err(errno) => return Err(errno).on(entry),
             };
@@ -166,28 +158,6 @@ impl<'a> Applier<'a> {
             }
         }
         Ok(())
-    }
-
-    /// A directory that was completed before, or is not this walk's: its time must survive what is made in it now.
-    fn reenter(&mut self, name: &CStr, directory: Fd, entry: &[u8]) -> Result<Level> {
-        let stat = fstat(&directory).on(entry)?;
-        let mut level = Level {
-            owner: None,
-            mode: None,
-            mtime: Some((stat.st_mtime, stat.st_mtime_nsec as u32)),
-            ..Level::new(name.to_owned(), directory, 0)
-        };
-        let mode = stat.st_mode & 0o7777;
-        if mode & 0o2000 != 0 || mode & 0o700 != 0o700 {
-            // New entries of a set-group-id directory would get its group, and a caller without capabilities needs
-            // all three bits.
-            fchmod(&level.directory, Mode::S_IRWXU).on(entry)?;
-            level.mode = Some(mode);
-        }
-        if self.default_acls {
-            level.acls.take_default(&level.directory, entry)?;
-        }
-        Ok(level)
     }
 
     /// A directory that no entry made: as the lower layers have it, since it hides theirs, else 0755.
@@ -240,7 +210,7 @@ impl<'a> Applier<'a> {
         }
         let directory = step(self.here(), name).on(&entry.name)?;
         // It may be there already, with a mode that the entries to come must not meet.
-        let mut level = self.reenter(name, directory, &entry.name)?;
+        let mut level = Level::reenter(name, directory, self.default_acls, &entry.name)?;
         if hides {
             self.set_opaque(&level.directory, &entry.name)?;
         }
@@ -272,7 +242,13 @@ impl<'a> Applier<'a> {
     }
 
     /// Owner, mode, attributes, time, in the order in which the kernel leaves the earlier ones alone.
-    fn dress(&mut self, file: &Fd, entry: &Entry, ids: (u32, u32), mut attributes: Attributes) -> Result<()> {
+    pub(super) fn dress(
+        &mut self,
+        file: &Fd,
+        entry: &Entry,
+        ids: (u32, u32),
+        mut attributes: Attributes,
+    ) -> Result<()> {
         if self.options.owner == Owner::Archived {
             fchown(file, Some(Uid::from_raw(ids.0)), Some(Gid::from_raw(ids.1))).on(&entry.name)?;
         }
@@ -285,7 +261,7 @@ impl<'a> Applier<'a> {
         futimens(file, &TimeSpec::UTIME_OMIT, &TimeSpec::new(seconds, nanoseconds.into())).on(&entry.name)
     }
 
-    fn symlink(&mut self, name: &CStr, entry: &Entry) -> Result<()> {
+    pub(super) fn symlink(&mut self, name: &CStr, entry: &Entry) -> Result<()> {
         let target = match CString::new(entry.target.as_slice()) {
             Ok(target) if !target.is_empty() && target.count_bytes() < 4096 => target,
             _ => return Err(refuse(&entry.name, "a target that is empty, too long or holds a NUL")),
@@ -316,62 +292,6 @@ impl<'a> Applier<'a> {
         let (seconds, nanoseconds) = entry.mtime;
         let mtime = TimeSpec::new(seconds, nanoseconds.into());
         utimensat(here, name, &TimeSpec::UTIME_OMIT, &mtime, UtimensatFlags::NoFollowSymlink).on(&entry.name)
-    }
-
-    /// A hard link to a file of this layer, or a copy of a file of a lower one: overlayfs has no links across layers.
-    fn link(&mut self, path: &Path, name: &CStr, entry: &mut Entry) -> Result<()> {
-        let shown = super::show(&entry.target);
-        let target = Path::parse(&entry.target)
-            .map_err(|reason| refuse(&entry.name, format!("its target {shown}: {reason}")))?;
-        if target == *path {
-            return Err(refuse(&entry.name, "a hard link to itself"));
-        }
-        let layers = std::iter::once(&self.root.directory).chain(self.options.lowers);
-        let Some(found) = find(layers, &target, self.options.userxattr, &entry.name)? else {
-            return Err(refuse(&entry.name, format!("its target {shown} is not there")));
-        };
-        let Some((_, last)) = target.split() else {
-            return Err(refuse(&entry.name, "a hard link to the root"));
-        };
-        let kind = kind_of(&found.stat);
-        if kind != SFlag::S_IFREG && kind != SFlag::S_IFLNK {
-            return Err(refuse(&entry.name, format!("its target {shown} is no file")));
-        }
-        if found.layer == 0 {
-            // A link to a symbolic link is made as such: no flag here follows it.
-            return self
-                .make(name, &entry.name, |here| linkat(&found.parent, last, here, name, AtFlags::empty()));
-        }
-        entry.mode = found.stat.st_mode & 0o7777;
-        (entry.uid, entry.gid) = (found.stat.st_uid, found.stat.st_gid);
-        entry.mtime = (found.stat.st_mtime, found.stat.st_mtime_nsec as u32);
-        entry.xattrs.clear();
-        if kind == SFlag::S_IFLNK {
-            entry.target = readlinkat(&found.parent, last).on(&entry.name)?.into_encoded_bytes();
-            return self.symlink(name, entry);
-        }
-        self.copy_up(&found.parent, last, name, entry)
-    }
-
-    fn copy_up(&mut self, from: &Fd, original: &CStr, name: &CStr, entry: &Entry) -> Result<()> {
-        let resolve = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_XDEV;
-        let flags = open::RDONLY | open::NOFOLLOW | open::NONBLOCK;
-        let source = openat2(from, original, flags, resolve, 0).on(&entry.name)?;
-        let attributes = read(&source, &entry.name)?;
-        let file = self.create(name, &entry.name)?;
-        let mut room = vec![0; super::inflate::PIECE];
-        loop {
-            let piece = read_into(&source, &mut room).on(&entry.name)?;
-            if piece.is_empty() {
-                break;
-            }
-            // Each link costs the archive one header: without a bound, a small layer could copy without end.
-            self.room = self.room.checked_sub(piece.len() as u64).ok_or_else(|| {
-                too_large("inflated_bytes", "hard links to lower layers copy too much".to_owned())
-            })?;
-            write_all(&file, piece).on(&entry.name)?;
-        }
-        self.dress(&file, entry, (entry.uid, entry.gid), attributes)
     }
 
     /// The lower layers' entry of this name is gone. What this layer wrote there stays, wherever the whiteout stands
@@ -413,13 +333,13 @@ impl<'a> Applier<'a> {
     }
 
     /// A new file, for writing. It is nobody else's, not even readable, before it is complete.
-    fn create(&mut self, name: &CStr, entry: &[u8]) -> Result<Fd> {
+    pub(super) fn create(&mut self, name: &CStr, entry: &[u8]) -> Result<Fd> {
         const FLAGS: u64 = open::WRONLY | open::CREAT | open::EXCL | open::NOFOLLOW;
         self.make(name, entry, |here| openat2(here, name, FLAGS, 0, 0o600))
     }
 
     /// Makes something at a name, in place of what may be there.
-    fn make<T, E: Failure + std::fmt::Display>(
+    pub(super) fn make<T, E: Failure + std::fmt::Display>(
         &self,
         name: &CStr,
         entry: &[u8],
@@ -442,36 +362,6 @@ impl<'a> Applier<'a> {
     /// Whether a right that is missing is no error: a caller that may not chown may not set capabilities either.
     fn lenient(&self) -> bool {
         self.options.owner == Owner::Caller
-    }
-}
-
-impl Level {
-    /// A directory of root's with this mode.
-    fn new(name: CString, directory: Fd, mode: u32) -> Self {
-        Self { name, directory, owner: Some((0, 0)), mode: Some(mode), mtime: None, acls: Acls::default() }
-    }
-
-    /// What its own entry says.
-    fn describe(&mut self, entry: &Entry) {
-        self.owner = Some((entry.uid, entry.gid));
-        self.mode = Some(entry.mode);
-        self.mtime = Some(entry.mtime);
-    }
-
-    /// Gives the directory what it gets; answers how many ACLs could not be had.
-    fn complete(&self, owner: Owner) -> Result<u64> {
-        let (directory, name) = (&self.directory, self.name.to_bytes());
-        if let Some((uid, gid)) = self.owner.filter(|_| owner == Owner::Archived) {
-            fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).on(name)?;
-        }
-        if let Some(mode) = self.mode {
-            fchmod(directory, Mode::from_bits_truncate(mode)).on(name)?;
-        }
-        let refused = self.acls.apply(directory, name, owner == Owner::Caller)?;
-        if let Some((seconds, nanoseconds)) = self.mtime {
-            futimens(directory, &TimeSpec::UTIME_OMIT, &TimeSpec::new(seconds, nanoseconds.into())).on(name)?;
-        }
-        Ok(refused)
     }
 }
 

@@ -93,7 +93,8 @@ pub(super) fn read(file: impl Descriptor, name: &[u8]) -> Result<Attributes> {
     };
     let mut found = Vec::new();
     let mut room = vec![0; 64 * 1024];
-    for key in names.split_inclusive(|byte| *byte == 0).filter_map(|key| CStr::from_bytes_with_nul(key).ok()) {
+    for key in names.split_inclusive(|byte| *byte == 0).filter_map(|key| CStr::from_bytes_with_nul(key).ok())
+    {
         // Listed and gone, or not for us to read: then it is not for a layer either.
         if let Ok(value) = xattr::get(&file, key, &mut room) {
             found.push((key.to_bytes().to_vec(), value.to_vec()));

@@ -16,7 +16,12 @@ impl Digest {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             let shown = super::show(text.as_bytes());
-            Error::new(Code::Digest, Stage::UNPACK, shown, "not of the form sha256:<64 lower-case hex digits>")
+            Error::new(
+                Code::Digest,
+                Stage::UNPACK,
+                shown,
+                "not of the form sha256:<64 lower-case hex digits>",
+            )
         };
         let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64).ok_or_else(wrong)?;
         let mut bytes = [0; 32];

@@ -5,7 +5,10 @@
 mod apply;
 mod attributes;
 mod digest;
+mod header;
 mod inflate;
+mod level;
+mod link;
 mod lower;
 mod path;
 mod pax;
@@ -177,7 +180,9 @@ impl<T, E: Failure + std::fmt::Display> On<T> for Result<T, E> {
     fn on(self, entry: &[u8]) -> Result<T> {
         match self {
             Ok(value) => Ok(value),
-            Err(error) => Err(error).at(Stage::UNPACK, show(entry)).map_err(|error| error.with_code(Code::Archive)),
+            Err(error) => {
+                Err(error).at(Stage::UNPACK, show(entry)).map_err(|error| error.with_code(Code::Archive))
+            }
         }
     }
 }

@@ -53,11 +53,6 @@ impl Path {
         Ok(path)
     }
 
-    /// Every component, the last included.
-    pub fn components(&self) -> impl ExactSizeIterator<Item = &CStr> {
-        (0..self.ends.len()).map(|index| self.component(index))
-    }
-
     /// The directories above, and the last component. Nothing for the root.
     pub fn split(&self) -> Option<(impl ExactSizeIterator<Item = &CStr>, &CStr)> {
         let last = self.ends.len().checked_sub(1)?;
@@ -99,12 +94,10 @@ impl Path {
         const PREFIX: &[u8] = b".wh.";
         const NOTE: &[u8] = b".wh..wh.";
         let Some((parents, last)) = self.split() else { return Ok(Meaning::Plain) };
-        for parent in parents.map(CStr::to_bytes).filter(|parent| parent.starts_with(PREFIX)) {
-            return if parent.starts_with(NOTE) {
-                Ok(Meaning::Ignored)
-            } else {
-                Err("a directory of the name is a whiteout")
-            };
+        let mut parents = parents.map(CStr::to_bytes);
+        if let Some(parent) = parents.find(|parent| parent.starts_with(PREFIX)) {
+            let ignored = parent.starts_with(NOTE);
+            return if ignored { Ok(Meaning::Ignored) } else { Err("a directory of the name is a whiteout") };
         }
         let last = last.to_bytes();
         match last.strip_prefix(PREFIX) {

@@ -45,7 +45,9 @@ impl Pax {
                 b"GNU.sparse.minor" => minor = Some(value),
                 b"GNU.sparse.name" => sparse_name = Some(name(value)?),
                 b"GNU.sparse.realsize" => real = Some(size(decimal(value)?)?),
-                _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files in an old PAX form are not supported"),
+                _ if key.starts_with(b"GNU.sparse.") => {
+                    return Err("sparse files in an old PAX form are not supported");
+                }
                 b"hdrcharset" if !matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {
                     return Err("a PAX header in another character set");
                 }

@@ -3,13 +3,12 @@
 //! What two readers could read in two ways is refused, not guessed: a doubled record, a long name beside a PAX header,
 //! a size on an entry that has no data. A PAX size wins everywhere, also for finding the next header (CVE-2025-62518).
 
+use super::header::{BLOCK, Header, long, number, text};
 use super::pax::{self, Pax};
 use super::stream::Stream;
 use super::{Limits, refuse, too_large};
 use crate::Result;
 use crate::off::off;
-
-const BLOCK: usize = 512;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +86,8 @@ impl<S: Stream> Reader<S> {
             match header.kind() {
                 b'x' | b'g' | b'L' | b'K' => {
                     room = room.checked_sub(size).ok_or_else(|| {
-                        let message = format!("its headers take more than {} bytes", self.limits.header_bytes);
+                        let message =
+                            format!("its headers take more than {} bytes", self.limits.header_bytes);
                         too_large(super::show(&name), message)
                     })?;
                 }
@@ -113,7 +113,7 @@ impl<S: Stream> Reader<S> {
                     if place.is_some() {
                         return Err(fail("two GNU long names for one entry"));
                     }
-                    *place = Some(long(self.body(&name, size)?).map_err(fail)?);
+                    *place = Some(long(&self.body(&name, size)?).map_err(fail)?);
                 }
                 _ => {
                     self.count()?;
@@ -174,7 +174,9 @@ impl<S: Stream> Reader<S> {
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
             b'S' => return Err(fail("sparse files in the old GNU form are not supported")),
-            b'D' | b'M' | b'N' | b'V' => return Err(fail("GNU incremental and multi-volume archives are not supported")),
+            b'D' | b'M' | b'N' | b'V' => {
+                return Err(fail("GNU incremental and multi-volume archives are not supported"));
+            }
             _ => return Err(fail("an entry of an unknown type")),
         };
         if kind != Kind::File && size != 0 {
@@ -201,7 +203,9 @@ impl<S: Stream> Reader<S> {
             }
         };
         let target = match kind {
-            Kind::Link | Kind::Symlink => long_target.or(pax.target).unwrap_or_else(|| text(&header.0[157..257])),
+            Kind::Link | Kind::Symlink => {
+                long_target.or(pax.target).unwrap_or_else(|| text(&header.0[157..257]))
+            }
             _ => Vec::new(),
         };
         let (uid, gid) = (id(pax.uid, 108).map_err(fail)?, id(pax.gid, 116).map_err(fail)?);
@@ -350,99 +354,3 @@ impl<S: Stream> Reader<S> {
 fn truncated() -> crate::Error {
     refuse(b"", "the archive is truncated")
 }
-
-/// A header block.
-struct Header([u8; BLOCK]);
-
-impl Header {
-    /// The checksum, and what the magic promises about the last fields.
-    fn check(&self) -> Result<(), &'static str> {
-        let block = &self.0;
-        let stated = number(&block[148..156])?;
-        let sum = |value: fn(u8) -> i128| {
-            block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { value(*byte) }).sum::<i128>()
-        };
-        // Some old writers summed signed bytes.
-        if stated != sum(i128::from) && stated != sum(|byte| i128::from(byte as i8)) {
-            return Err("the header's checksum is wrong");
-        }
-        match (self.is_ustar(), self.is_gnu()) {
-            (true, _) if &block[508..512] == b"tar\0" => Err("star archives are not supported"),
-            (_, true) => {
-                // Access and change time may stand here; anything else is of forms that are not supported.
-                number(&block[345..357])?;
-                number(&block[357..369])?;
-                let clear = block[369..500].iter().all(|byte| *byte == 0) || self.kind() == b'S';
-                if clear { Ok(()) } else { Err("fields of a GNU form that is not supported") }
-            }
-            (false, false) if !matches!(self.kind(), 0 | b'0'..=b'2' | b'5') => {
-                Err("a header without magic, of a type that needs one")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn is_ustar(&self) -> bool {
-        &self.0[257..263] == b"ustar\0"
-    }
-
-    fn is_gnu(&self) -> bool {
-        &self.0[257..263] == b"ustar "
-    }
-
-    fn kind(&self) -> u8 {
-        self.0[156]
-    }
-
-    /// The name as it stands in the header.
-    fn name(&self) -> Vec<u8> {
-        let name = text(&self.0[..100]);
-        if !self.is_ustar() || self.0[345] == 0 {
-            return name;
-        }
-        let mut whole = text(&self.0[345..500]);
-        whole.push(b'/');
-        whole.extend_from_slice(&name);
-        whole
-    }
-
-    fn size(&self) -> Result<u64, &'static str> {
-        pax::size(number(&self.0[124..136])?)
-    }
-}
-
-/// A field of text: up to its first NUL, or all of it.
-fn text(field: &[u8]) -> Vec<u8> {
-    field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
-}
-
-/// The text of a GNU long name, which ends with a NUL.
-fn long(body: Vec<u8>) -> Result<Vec<u8>, &'static str> {
-    let name = text(&body);
-    if name.is_empty() || body[name.len()..].iter().any(|byte| *byte != 0) {
-        return Err("a damaged GNU long name");
-    }
-    Ok(name)
-}
-
-/// A field of a number: octal digits between blanks and NULs, or base 256 (the first bit set; two's complement).
-fn number(field: &[u8]) -> Result<i128, &'static str> {
-    match field {
-        [first @ (0x80 | 0xff), rest @ ..] => {
-            let start = if *first == 0xff { -1 } else { 0 };
-            Ok(rest.iter().fold(start, |value: i128, byte| value << 8 | i128::from(*byte)))
-        }
-        [0x81..=0xfe, ..] => Err("a number out of range"),
-        _ => {
-            let digits = field.trim_ascii_start();
-            let length = digits.iter().take_while(|byte| matches!(byte, b'0'..=b'7')).count();
-            if digits[length..].iter().any(|byte| !matches!(byte, 0 | b' ')) {
-                return Err("a damaged number");
-            }
-            Ok(digits[..length].iter().fold(0, |value, digit| value << 3 | i128::from(digit - b'0')))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;
