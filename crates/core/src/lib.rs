@@ -5,6 +5,7 @@
 //! down. [`channel`] is what owner, shim and init say to each other, [`wire`] its bytes.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod cgroup;
 pub mod channel;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod init;
 pub mod journal;
 pub mod launch;
+pub mod off;
 pub mod plan;
 pub mod rootfs;
 pub mod seccomp;

@@ -35,6 +35,16 @@ impl Errno {
     pub const ENOSYS: Self = Self(38);
     /// Too many symbolic links, or one where none may be.
     pub const ELOOP: Self = Self(40);
+    /// The directory is not empty.
+    pub const ENOTEMPTY: Self = Self(39);
+    /// No such extended attribute.
+    pub const ENODATA: Self = Self(61);
+    /// The room given is too small.
+    pub const ERANGE: Self = Self(34);
+    /// Not supported by this file system.
+    pub const EOPNOTSUPP: Self = Self(95);
+    /// Another file system.
+    pub const EXDEV: Self = Self(18);
     /// No child processes.
     pub const ECHILD: Self = Self(10);
     /// No such process.
@@ -95,6 +105,10 @@ mod arch {
         pub const UMOUNT2: usize = 166;
         pub const SETHOSTNAME: usize = 170;
         pub const SETDOMAINNAME: usize = 171;
+        pub const FSETXATTR: usize = 190;
+        pub const FGETXATTR: usize = 193;
+        pub const FLISTXATTR: usize = 196;
+        pub const FREMOVEXATTR: usize = 199;
         pub const EXIT_GROUP: usize = 231;
         pub const WAITID: usize = 247;
         pub const KEYCTL: usize = 250;
@@ -127,6 +141,10 @@ mod arch {
 
     /// Numbers of the generic table, asm-generic/unistd.h.
     pub mod nr {
+        pub const FSETXATTR: usize = 7;
+        pub const FGETXATTR: usize = 10;
+        pub const FLISTXATTR: usize = 13;
+        pub const FREMOVEXATTR: usize = 16;
         pub const READ: usize = 63;
         pub const WRITE: usize = 64;
         pub const CLOSE: usize = 57;

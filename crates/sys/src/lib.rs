@@ -3,8 +3,9 @@
 //! so this crate is all of it.
 //!
 //! A file a group of man pages: [`mount`] the newer mount API, [`file`] opening and executing, [`process`] clone3 and
-//! what belongs to a process, [`identity`] ids, capabilities and filters, [`socket`] packets with descriptors, [`ioctl`], [`bpf`]. [`Fd`] is a descriptor
-//! that closes itself; with the feature `std` it converts to and from std's.
+//! what belongs to a process, [`identity`] ids, capabilities and filters, [`socket`] packets with descriptors,
+//! [`xattr`], [`ioctl`], [`bpf`]. [`Fd`] is a descriptor that closes itself; with the feature `std` it converts to and
+//! from std's.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod bpf;
@@ -16,6 +17,7 @@ pub mod ioctl;
 pub mod mount;
 pub mod process;
 pub mod socket;
+pub mod xattr;
 
 pub use call::{Errno, exit};
 pub use fd::{Cwd, Descriptor, Fd};

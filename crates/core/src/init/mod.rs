@@ -88,7 +88,6 @@ pub fn init(plan: LaunchPlan, given: Given) -> ! {
 impl Init {
     fn prepare(&mut self) -> Result<()> {
         fd::close_on_exec_from(0).at(crate::Stage::SESSION, "close_range")?;
-        process::reset_signals().at(crate::Stage::SESSION, "signals")?;
         let _ = rights::set_name(c"caisson-init");
         self.slots = std::mem::take(&mut self.given.sources).into_iter().map(Some).collect();
         let steps = std::mem::take(&mut self.plan.steps);

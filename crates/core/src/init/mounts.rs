@@ -28,14 +28,15 @@ impl Init {
         Ok(())
     }
 
-    /// The container's mount goes over the root, becomes the root, and the old one is gone with all below it.
+    /// The container's mount goes over the empty root of this namespace, and becomes the root of this process. What lies
+    /// under it is an empty directory in which nothing can be made: there is no old root to pivot away from and to wait
+    /// for (an umount waits for an RCU grace period), and no mount of the host's in the namespace at all. The kernel takes
+    /// a root that covers the namespace's for no chroot: user namespaces and pivot_root work inside.
     pub(super) fn enter_root(&mut self) -> Result<()> {
         let stage = Stage::ROOT;
         mount::attach_at(&self.given.root, Cwd, c"/").at(stage, "move_mount")?;
         nix::unistd::fchdir(&self.given.root).at(stage, "fchdir")?;
-        mount::pivot_root_here().at(stage, "pivot_root")?;
-        mount::detach(c".").at(stage, "umount")?;
-        nix::unistd::chdir("/").at(stage, "chdir")?;
+        nix::unistd::chroot(".").at(stage, "chroot")?;
         let directory = file::open::PATH | file::open::DIRECTORY;
         let root = file::openat2(Cwd, c"/", directory, 0, 0).at(stage, "/")?;
         for (target, overlay) in std::mem::take(&mut self.given.overlays) {

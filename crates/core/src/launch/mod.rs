@@ -1,5 +1,6 @@
 //! From a plan to a running process: journal, layers, cgroup, mount sources, one clone; and back, in reverse.
 
+mod namespaces;
 mod sources;
 
 use crate::cgroup::{Cgroup, Parent};
@@ -12,6 +13,7 @@ use crate::plan::LaunchPlan;
 use crate::rootfs::overlay;
 use caisson_sys::process::{self, Fork};
 use caisson_sys::{Fd, bpf, socket};
+use namespaces::MountNamespaces;
 use sources::Masks;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -30,6 +32,7 @@ pub struct Launcher {
     parent_path: PathBuf,
     parent: Parent,
     masks: Masks,
+    namespaces: MountNamespaces,
     /// Equal rule sets share one program: loading costs a verifier run.
     programs: HashMap<Vec<u8>, Fd>,
 }
@@ -88,10 +91,7 @@ impl Launcher {
                 return Err(Error::invalid(name, format!("'{}' is not an absolute path", root.display())));
             }
         }
-        // A slave of the host's namespace, never private: what is mounted there later arrives.
-        process::unshare(process::namespace::MOUNT).at(Stage::SHIM, "unshare")?;
-        caisson_sys::mount::set_propagation(c"/", caisson_sys::mount::propagation::SLAVE)
-            .at(Stage::SHIM, "/")?;
+        let namespaces = MountNamespaces::make()?;
         journal::private_directory(run_root)?;
         journal::recover(run_root);
         let place = Place::make(run_root)?;
@@ -104,7 +104,7 @@ impl Launcher {
         };
         let parent = Parent::open(&parent_path)?;
         let masks = Masks::make(&place.path)?;
-        Ok(Self { place, data, parent_path, parent, masks, programs: HashMap::new() })
+        Ok(Self { place, data, parent_path, parent, masks, namespaces, programs: HashMap::new() })
     }
 
     /// Starts a container. What it made is taken down again if it fails.
@@ -161,7 +161,8 @@ impl Launcher {
         stamps.sourced = clock::now();
 
         let group = made.cgroup.as_ref().map(|group| &group.main);
-        match process::fork(plan.namespaces, group).at(Stage::CLONE, "clone3")? {
+        let fork = self.namespaces.fork(plan.namespaces, group);
+        match fork.at(Stage::CLONE, "clone3")? {
             Fork::Child => {
                 drop(report);
                 let given = Given {

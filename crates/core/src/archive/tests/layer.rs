@@ -1,0 +1,246 @@
+//! What a layer means: whiteouts, parents, links to lower layers, metadata.
+
+use super::build::{Header, Tar};
+use super::{Scratch, is_root, open_directory, options, snapshot};
+use crate::archive::{Options, unpack};
+use caisson_sys::file::{open, openat2};
+use caisson_sys::{Cwd, xattr};
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+fn is_whiteout(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
+}
+
+fn is_opaque(path: &Path) -> bool {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let directory = openat2(Cwd, &path, open::RDONLY | open::DIRECTORY, 0, 0).unwrap();
+    let name = if is_root() { c"trusted.overlay.opaque" } else { c"user.overlay.opaque" };
+    xattr::get(&directory, name, &mut [0; 8]).is_ok_and(|value| value == b"y")
+}
+
+#[test]
+fn whiteouts_take_overlay_form() {
+    let scratch = Scratch::new();
+    let archive = Tar::new().file("etc/.wh.victim", "").file("var/.wh..wh..opq", "").file("var/new", "x");
+    let report = scratch.unpack(&archive.file(".wh.top", "").end()).unwrap();
+    assert_eq!(scratch.names(), ["etc", "etc/victim", "top", "var", "var/new"]);
+    assert!(is_whiteout(&scratch.layer().join("etc/victim")) && is_whiteout(&scratch.layer().join("top")));
+    assert!(is_opaque(&scratch.layer().join("var")) && !is_opaque(&scratch.layer().join("etc")));
+    assert!(!report.opaque_root);
+}
+
+/// OCI image spec, layer.md: a whiteout hides lower layers only, wherever it stands.
+#[test]
+fn d4_whiteouts_spare_what_their_layer_wrote() {
+    let (file, whiteout) = (Tar::new().file("d/f", "kept"), Tar::new().file("d/.wh.f", ""));
+    for archive in [[file.0.clone(), whiteout.clone().end()], [whiteout.0, file.end()]] {
+        let scratch = Scratch::new();
+        scratch.unpack(&archive.concat()).unwrap();
+        assert_eq!(scratch.read("d/f"), "kept");
+    }
+    // Of a directory, the lower layers' part goes and this layer's stays.
+    let (below, whiteout) = (Tar::new().file("d/e/f", "kept"), Tar::new().file("d/.wh.e", ""));
+    let entry = Tar::new().directory("d/e").file("d/e/f", "kept");
+    for archive in [
+        [below.0.clone(), whiteout.clone().end()],
+        [whiteout.0.clone(), below.end()],
+        [whiteout.0, entry.end()],
+    ] {
+        let scratch = Scratch::new();
+        scratch.unpack(&archive.concat()).unwrap();
+        assert_eq!(scratch.read("d/e/f"), "kept");
+        assert!(is_opaque(&scratch.layer().join("d/e")));
+    }
+    let scratch = Scratch::new();
+    scratch.unpack(&Tar::new().file("d/f", "kept").file("d/.wh..wh..opq", "").end()).unwrap();
+    assert_eq!(scratch.read("d/f"), "kept");
+    assert!(is_opaque(&scratch.layer().join("d")));
+}
+
+#[test]
+fn d4_an_opaque_root_is_reported() {
+    let scratch = Scratch::new();
+    let report = scratch.unpack(&Tar::new().file("f", "x").file(".wh..wh..opq", "").end()).unwrap();
+    assert!(report.opaque_root);
+    assert_eq!(scratch.names(), ["f"]);
+}
+
+#[test]
+fn owners_modes_and_times() {
+    let scratch = Scratch::new();
+    let mut file = Header::new(b"d/suid", b'0', 1);
+    file.octal(100, 8, 0o4751).octal(108, 8, 1000).octal(116, 8, 1001);
+    let mut directory = Header::new(b"d", b'5', 0);
+    directory.octal(100, 8, 0o2570).octal(108, 8, 7).octal(116, 8, 8);
+    let mut link = Header::new(b"d/link", b'2', 0);
+    link.put(157, b"suid").octal(108, 8, 5).octal(116, 8, 6);
+    let archive = Tar::new()
+        .pax(&[("mtime", b"1234567890.123456789")])
+        .entry(&directory, b"")
+        .pax(&[("mtime", b"-1.25"), ("uid", b"4000000000")])
+        .entry(&file, b"x")
+        .pax(&[("mtime", b"99.5")])
+        .entry(&link, b"")
+        .file("other", "x")
+        // Back into the directory, which was complete: its mode and time stay.
+        .file("d/late", "x");
+    scratch.unpack(&archive.end()).unwrap();
+    let stat = |name: &str| fs::symlink_metadata(scratch.layer().join(name)).unwrap();
+    let d = stat("d");
+    assert_eq!((d.mode() & 0o7777, d.mtime(), d.mtime_nsec()), (0o2570, 1_234_567_890, 123_456_789));
+    let suid = stat("d/suid");
+    assert_eq!((suid.mode() & 0o7777, suid.mtime(), suid.mtime_nsec()), (0o4751, -2, 750_000_000));
+    assert_eq!((stat("d/link").mtime(), stat("d/link").mtime_nsec()), (99, 500_000_000));
+    assert_eq!(stat("d/late").mtime(), 1_000_000);
+    if is_root() {
+        assert_eq!((d.uid(), d.gid()), (7, 8));
+        assert_eq!((suid.uid(), suid.gid()), (4_000_000_000, 1001));
+        assert_eq!((stat("d/link").uid(), stat("d/link").gid()), (5, 6));
+        // Not the group of its set-group-id directory.
+        assert_eq!((stat("d/late").uid(), stat("d/late").gid()), (0, 0));
+    }
+}
+
+#[test]
+fn the_root_is_as_its_entry_says_or_0755() {
+    let scratch = Scratch::new();
+    fs::set_permissions(scratch.layer(), fs::Permissions::from_mode(0o700)).unwrap();
+    scratch.unpack(&Tar::new().file("f", "x").end()).unwrap();
+    assert_eq!(fs::metadata(scratch.layer()).unwrap().mode() & 0o7777, 0o755);
+    let scratch = Scratch::new();
+    let archive = Tar::new().entry(Header::new(b"./", b'5', 0).octal(100, 8, 0o1751), b"").file("f", "x");
+    scratch.unpack(&archive.end()).unwrap();
+    let stat = fs::metadata(scratch.layer()).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.mtime()), (0o1751, 1_000_000));
+}
+
+#[test]
+fn missing_parents_are_as_below_or_0755() {
+    let archive = Tar::new().file("tmp/a/f", "x").end();
+    let scratch = Scratch::new();
+    scratch.unpack(&archive).unwrap();
+    assert_eq!(fs::metadata(scratch.layer().join("tmp")).unwrap().mode() & 0o7777, 0o755);
+    let scratch = Scratch::new();
+    let lower = scratch.directory("lower");
+    fs::create_dir(lower.join("tmp")).unwrap();
+    fs::set_permissions(lower.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let lowers = [open_directory(&lower)];
+    scratch.unpack_with(&archive, &Options { lowers: &lowers, ..options() }).unwrap();
+    let mode = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("tmp"), mode("tmp/a")), (0o1777, 0o755));
+}
+
+#[test]
+fn a_link_to_a_lower_layer_is_a_copy() {
+    let scratch = Scratch::new();
+    let (top, bottom) = (scratch.directory("top"), scratch.directory("bottom"));
+    fs::create_dir_all(bottom.join("d/hidden")).unwrap();
+    for name in ["d/f", "d/gone", "d/hidden/f", "d/both"] {
+        fs::write(bottom.join(name), "bottom").unwrap();
+    }
+    fs::set_permissions(bottom.join("d/f"), fs::Permissions::from_mode(0o751)).unwrap();
+    symlink("f", bottom.join("d/link")).unwrap();
+    let whiteouts =
+        Tar::new().file("d/.wh.gone", "").file("d/hidden/.wh..wh..opq", "").file("d/both", "top").end();
+    unpack(&whiteouts[..], &open_directory(&top), &options()).unwrap();
+    let lowers = [open_directory(&top), open_directory(&bottom)];
+    let options = Options { lowers: &lowers, ..options() };
+    let archive = Tar::new().link("copy", "d/f").link("both", "/d/both").link("link", "d/link").end();
+    scratch.unpack_with(&archive, &options).unwrap();
+    assert_eq!((scratch.read("copy"), scratch.read("both")), ("bottom".into(), "top".into()));
+    let (copy, original) =
+        (fs::metadata(scratch.layer().join("copy")).unwrap(), fs::metadata(bottom.join("d/f")).unwrap());
+    assert_eq!((copy.mode(), copy.mtime_nsec(), copy.nlink()), (original.mode(), original.mtime_nsec(), 1));
+    assert_eq!(fs::read_link(scratch.layer().join("link")).unwrap().to_str(), Some("f"));
+    for name in ["d/gone", "d/hidden/f", "d/none", "d/link/x"] {
+        let error = Scratch::new().unpack_with(&Tar::new().link("l", name).end(), &options).expect_err(name);
+        assert!(error.message.contains("is not there"), "{error}");
+    }
+}
+
+/// A default ACL reaches a directory only when all is in it, and comes back when more is added.
+#[test]
+fn default_acls_are_not_inherited() {
+    // version 2; user::rwx, user:1000:rwx, group::rwx, mask::rwx, other::---
+    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();
+    let none = u32::MAX;
+    let acl = [
+        vec![2, 0, 0, 0],
+        entry(1, 7, none),
+        entry(2, 7, 1000),
+        entry(4, 7, none),
+        entry(16, 7, none),
+        entry(32, 0, none),
+    ];
+    let acl = acl.concat();
+    let archive = Tar::new()
+        .pax(&[
+            ("SCHILY.xattr.system.posix_acl_default", &acl),
+            ("SCHILY.xattr.system.posix_acl_access", &acl),
+        ])
+        .directory("d")
+        .file("d/a", "x")
+        .file("other", "x")
+        .file("d/b", "x");
+    let scratch = Scratch::new();
+    let report = scratch.unpack(&archive.end()).unwrap();
+    if report.skipped_xattrs > 0 {
+        return; // A file system without ACLs.
+    }
+    let all = snapshot(&scratch.layer());
+    let line = |name: &str| &all[Path::new(name)];
+    assert!(
+        line("d").contains("posix_acl_default") && line("d").contains("posix_acl_access"),
+        "{}",
+        line("d")
+    );
+    assert!(!line("d/a").contains("posix_acl") && !line("d/b").contains("posix_acl"), "{all:?}");
+    assert!(line("d/b").starts_with("100644"), "{}", line("d/b"));
+}
+
+/// Sparse files of GNU tar's form 1.0: holes stay, the map is bounded and must fit.
+#[test]
+fn sparse_maps() {
+    let sparse = |real: &str, map: &str, data: &str| {
+        let mut body = map.as_bytes().to_vec();
+        body.resize(body.len().next_multiple_of(512), 0);
+        body.extend_from_slice(data.as_bytes());
+        let records: [(&str, &[u8]); 4] = [
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"real"),
+            ("GNU.sparse.realsize", real.as_bytes()),
+        ];
+        Tar::new()
+            .pax(&records)
+            .entry(&Header::new(b"fake", b'0', body.len() as u64), &body)
+            .file("next", "x")
+            .end()
+    };
+    let scratch = Scratch::new();
+    scratch.unpack(&sparse("1000000", "2\n0\n3\n999990\n2\n", "abcde")).unwrap();
+    assert_eq!(scratch.names(), ["next", "real"]);
+    let bytes = fs::read(scratch.layer().join("real")).unwrap();
+    assert_eq!(
+        (bytes.len(), &bytes[..4], &bytes[999_990..999_993]),
+        (1_000_000, &b"abc\0"[..], &b"de\0"[..])
+    );
+    assert!(fs::metadata(scratch.layer().join("real")).unwrap().blocks() < 100);
+    for (what, real, map, data) in [
+        ("overlap", "10", "2\n0\n3\n2\n2\n", "abcde"),
+        ("outside", "4", "1\n0\n5\n", "abcde"),
+        ("outside", "9", "1\n18446744073709551615\n5\n", "abcde"),
+        ("does not fit", "10", "1\n0\n4\n", "abcde"),
+        ("does not fit", "10", "1\n0\n6\n", "abcde"),
+        ("damaged sparse map", "10", "x\n", "abcde"),
+        ("out of range", "10", "99999999999999999999999\n", "abcde"),
+        ("sparse map", "10", "999999\n", ""),
+    ] {
+        let error = Scratch::new().unpack(&sparse(real, map, data)).expect_err(what);
+        assert!(error.message.contains(what), "{what}: {error}");
+    }
+}
