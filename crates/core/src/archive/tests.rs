@@ -129,7 +129,7 @@ pub(super) fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         }
         if stat.is_file() {
             let bytes = fs::read(&whole).unwrap();
-            line += &format!(" {} bytes {}", bytes.len(), super::show(&bytes));
+            line += &format!(" {} bytes {}", bytes.len(), sha256(&bytes));
         }
         if stat.is_file() || stat.is_dir() {
             line += &attributes(&whole);
