@@ -17,12 +17,16 @@ export declare class Plan {
   get failure(): Failure | null
 }
 
-/** A shim and its socket. */
+/** A shim and its sockets. */
 export declare class Shim {
-  /** Starts a shim; its events go to `callback`, which must not throw. `failure` says whether that went well. */
-  constructor(options: ShimOptions, callback: (arg: ShimEvent) => void)
+  /** Starts a shim. `failure` says whether that went well. */
+  constructor(options: ShimOptions)
   /** Why the shim could not be started. */
   get failure(): Failure | null
+  /** The stream of its events: a descriptor that is the caller's to close. Its end is the shim's. */
+  get events(): number
+  /** After the end of its events: waits for the shim's end, and undoes what it left if it did not leave by itself. */
+  ended(): Promise<unknown>
   /** Starts a container; what comes of it are events. */
   launch(plan: Plan, options: LaunchOptions): Failure | null
   /** Sends a signal to a container's main process. */
@@ -62,6 +66,19 @@ export interface Failure {
   message: string
 }
 
+/** Reads the whole events at the front of `bytes`. */
+export declare function hear(bytes: Buffer): Heard
+
+/** The events at the front of what was read of a shim's stream. */
+export interface Heard {
+  /** Whole events, in order. */
+  events: Array<ShimEvent>
+  /** How many bytes they took; what is left is the beginning of the next. */
+  taken: number
+  /** Why the rest cannot be read; the stream is of no use any more. */
+  failure?: Failure
+}
+
 /** One start. */
 export interface LaunchOptions {
   /** The caller's number for it, in every event about it. */
@@ -74,7 +91,10 @@ export interface LaunchOptions {
   rootfs: Array<LayeredOptions>
   /** Files that its spec mounts by relative sources. */
   files: Array<BundleFile>
-  /** stdin, stdout, stderr: a descriptor, or -1 for /dev/null. Not read with a terminal. None is closed. */
+  /**
+   * stdin, stdout, stderr: a descriptor, or -1 for /dev/null; with a terminal the one socket that its master is sent to.
+   * None is closed.
+   */
   stdio: Array<number>
   /** Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user. */
   ownStdio: number
@@ -210,19 +230,20 @@ export interface PlanExtras {
   defaultSeccomp: boolean
 }
 
+/** The terminal's master that a shim has sent, the caller's to close; -1 if there is none. The socket stays the caller's. */
+export declare function receiveTerminal(socket: number): number
+
 /** What a shim says. */
 export interface ShimEvent {
   /** What it is. */
-  kind: 'started' | 'failed' | 'ended' | 'stats' | 'lost'
+  kind: 'started' | 'failed' | 'ended' | 'stats'
   /** The run it is about; 0: the shim itself. */
   token: number
   /** `started`: the main process's id. */
   pid?: number
-  /** `started` with a terminal: the master's descriptor, the receiver's to close. */
-  terminal?: number
   /** `started`: what is in force. */
   isolation?: NativeIsolation
-  /** `failed`, `lost`: why. */
+  /** `failed`: why. */
   failure?: Failure
   /** `ended`: how. */
   end?: NativeEnd
@@ -243,3 +264,11 @@ export interface ShimOptions {
   /** The cgroup below which containers' groups are made. */
   cgroupParent?: string
 }
+
+/**
+ * Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`.
+ *
+ * # Errors
+ * EMFILE.
+ */
+export declare function terminalPair(): Array<number>

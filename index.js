@@ -773,9 +773,12 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, pipe } = nativeBinding
+const { Plan, Shim, boundingSet, hear, pipe, receiveTerminal, terminalPair } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
+export { hear }
 export { pipe }
+export { receiveTerminal }
+export { terminalPair }
 export const __napiBindingTarget = __napiLoadedBindingTarget

@@ -1,10 +1,9 @@
 /** One command in a container: a promise of its result, and a live process until then. */
-import { readlinkSync } from 'node:fs'
-import { ReadStream } from 'node:tty'
+import { closeSync, readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../../index.js'
 import { CaissonError } from '../errors.ts'
-import { toError } from '../native.ts'
+import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import { refuse } from './options.ts'
 import type { RunOptions, Times } from './options.ts'
@@ -12,8 +11,9 @@ import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf,
 import type { Cause, Moments, Result } from './result.ts'
 import { failureOf } from './shim.ts'
 import type { ShimConnection } from './shim.ts'
-import { Capture, withLines } from './stdio.ts'
+import { Capture } from './stdio.ts'
 import type { Output, Streams } from './stdio.ts'
+import { joinTerminal } from './terminal.ts'
 
 /** How long an output may stay open after the container is gone: a descriptor of it was passed to somebody outside. */
 const grace = 500
@@ -58,6 +58,7 @@ export class Run {
   readonly options: RunOptions
   readonly token: number
   readonly #connection: ShimConnection
+  #forget: () => void = () => {}
   readonly #times: Times
   readonly #settle: Settle
   readonly #moments: Moments
@@ -72,6 +73,8 @@ export class Run {
   readonly started: Promise<void>
   #start: () => void = () => {}
   #onAbort: (() => void) | undefined
+  /** Where a terminal's master will come from. */
+  #terminal: number | undefined
 
   constructor(
     connection: ShimConnection,
@@ -87,7 +90,7 @@ export class Run {
     this.#times = times
     this.#settle = settle
     this.#moments = { called, resolved: called, sent: called }
-    this.token = connection.listen((event) => this.#hear(event))
+    this.token = connection.token()
     this.started = new Promise((resolve) => {
       this.#start = resolve
     })
@@ -110,9 +113,16 @@ export class Run {
     return this.#asked
   }
 
-  /** The launch message is on its way. */
-  sent(shim: InstanceType<Native['Shim']>): void {
+  /** The shim that will hold it; from now on its events are heard. */
+  shim(): InstanceType<Native['Shim']> {
+    const { shim, forget } = this.#connection.get(this.token, (event) => this.#hear(event))
     this.#shim = shim
+    this.#forget = forget
+    return shim
+  }
+
+  /** The launch message is on its way. */
+  sent(): void {
     this.#moments.sent = now()
     const { timeout, stopTimeout } = this.#times
     // Without a stop time the shim itself keeps the time, however busy this thread is.
@@ -128,8 +138,9 @@ export class Run {
   }
 
   /** The streams of this side are there. */
-  connected(streams: Streams, most: number): void {
+  connected(streams: Streams, most: number, terminal?: number): void {
     this.#streams = streams
+    this.#terminal = terminal
     this.#captures = [new Capture(streams.stdout, most), new Capture(streams.stderr, most)]
   }
 
@@ -185,11 +196,15 @@ export class Run {
     this.#timers.push(setTimeout(() => this.#send(9), stopTimeout))
   }
 
-  #hear(event: ShimEvent): void {
+  #hear(event: ShimEvent | CaissonError): void {
+    if (event instanceof Error) {
+      this.fail(event)
+      return
+    }
     switch (event.kind) {
       case 'started':
         this.#pid = event.pid
-        if (event.terminal !== undefined) this.#openTerminal(event.terminal)
+        this.#openTerminal()
         this.#start()
         break
       case 'stats': {
@@ -207,19 +222,19 @@ export class Run {
     }
   }
 
-  #openTerminal(master: number): void {
-    const stream = withLines(new ReadStream(master))
-    const { stdin, stdout } = this.#streams
-    // The last process of the terminal is gone: Linux says EIO where others say end.
-    stream.on('error', () => stream.destroy())
-    stdin?.pipe(stream as unknown as Writable)
-    stream.pipe(stdout as unknown as Writable)
-    stream.once('close', () => (stdout as unknown as Writable | null)?.end())
+  #openTerminal(): void {
+    if (this.#terminal === undefined) return
+    const master = native().addon.receiveTerminal(this.#terminal)
+    closeSync(this.#terminal)
+    this.#terminal = undefined
+    if (master >= 0) joinTerminal(master, this.#streams)
   }
 
   #finish(): void {
     this.#over = true
-    this.#connection.forget(this.token)
+    this.#forget()
+    if (this.#terminal !== undefined) closeSync(this.#terminal)
+    this.#terminal = undefined
     for (const timer of this.#timers) clearTimeout(timer)
     if (this.#onAbort !== undefined) this.options.signal?.removeEventListener('abort', this.#onAbort)
     for (const waiting of this.#stats.values()) waiting.reject(ended(this.id))

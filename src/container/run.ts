@@ -1,5 +1,5 @@
 /** `run`: resolve, compose, plan, launch; the rest are the shim's events. */
-import { readFileSync, existsSync } from 'node:fs'
+import { closeSync, existsSync, readFileSync } from 'node:fs'
 import { CaissonError } from '../errors.ts'
 import { native, toError } from '../native.ts'
 import type { Roots } from '../state/roots.ts'
@@ -17,7 +17,7 @@ import type { ShimConnection } from './shim.ts'
 import { compose } from './spec.ts'
 import type { ImageConfig } from './spec.ts'
 import { closeStdio, connect, openStdio } from './stdio.ts'
-import { terminalStreams } from './terminal.ts'
+import { openTerminal, terminalStreams } from './terminal.ts'
 
 /** What a container is made from: an image by its reference, or a directory of this machine. */
 export type Image = string | { rootfs: string }
@@ -152,11 +152,12 @@ async function begin(
   const { addon } = native()
   const most = maxBuffer(options)
   const tty = options.tty === true
-  const stdio = tty ? { payload: [], own: 0, ends: [] } : openStdio(options)
+  const terminal = tty ? openTerminal() : undefined
+  const stdio = terminal?.stdio ?? openStdio(options)
   let connected = false
   const attach = (): void => {
     connected = true
-    run.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most)
+    run.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most, terminal?.ours)
   }
   try {
     // The streams exist before the first wait.
@@ -168,7 +169,7 @@ async function begin(
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
     const plan = planOf(spec, options.init === true, options.seccomp)
     const hostname = options.hostname ?? run.id.slice(0, 12)
-    const shim = context.shim.get()
+    const shim = run.shim()
     const { timeout, stopTimeout } = times(options)
     const failure = shim.launch(plan, {
       token: run.token,
@@ -181,10 +182,13 @@ async function begin(
       timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
     })
     if (failure !== null) throw toError(failure)
-    run.sent(shim)
+    run.sent()
   } catch (error) {
     closeStdio(stdio, !connected)
+    if (!connected && terminal !== undefined) closeSync(terminal.ours)
     throw error
+  } finally {
+    if (terminal !== undefined) for (const theirs of stdio.payload) closeSync(theirs)
   }
   closeStdio(stdio)
   if (!connected) attach()

@@ -1,4 +1,5 @@
 /** The shim of this thread, started at the first run, and who waits for which of its events. */
+import { Socket } from 'node:net'
 import type { ShimEvent } from '../../index.js'
 import { CaissonError } from '../errors.ts'
 import { native, toError } from '../native.ts'
@@ -7,81 +8,118 @@ import type { Roots } from '../state/roots.ts'
 
 type NativeShim = InstanceType<Native['Shim']>
 
-/** Hears what the shim says about one run. */
-export type Listener = (event: ShimEvent) => void
+/** Hears what the shim says about one run, or why nothing will be heard any more. */
+export type Listener = (event: ShimEvent | CaissonError) => void
 
-/** The longest a timer of Node's goes: it only keeps the process alive while runs are awaited. */
-const longest = 2 ** 31 - 1
+/** A shim and its stream of events. */
+class Connected {
+  readonly shim: NativeShim
+  readonly listeners: Map<number, Listener> = new Map()
+  readonly #stream: Socket
+  readonly #lost: (connected: Connected, failure: CaissonError | undefined) => void
+  /** The beginning of an event whose rest is on its way. */
+  #rest: Buffer = Buffer.alloc(0)
+  #failure: CaissonError | undefined
+
+  constructor(shim: NativeShim, lost: (connected: Connected, failure: CaissonError | undefined) => void) {
+    this.shim = shim
+    this.#lost = lost
+    this.#stream = new Socket({
+      fd: shim.events,
+      readable: true,
+      writable: false,
+      onread: {
+        buffer: Buffer.allocUnsafe(1 << 16),
+        callback: (length, buffer) => this.#read(length, buffer as Buffer),
+      },
+    })
+    this.#stream.on('error', () => {})
+    this.#stream.once('close', () => this.#lost(this, this.#failure))
+    this.#stream.unref()
+  }
+
+  listen(token: number, listener: Listener): void {
+    this.listeners.set(token, listener)
+    // An awaited promise alone does not keep Node alive.
+    if (this.listeners.size === 1) this.#stream.ref()
+  }
+
+  forget(token: number): void {
+    this.listeners.delete(token)
+    if (this.listeners.size === 0) this.#stream.unref()
+  }
+
+  #read(length: number, buffer: Buffer): boolean {
+    const fresh = buffer.subarray(0, length)
+    const bytes = this.#rest.length === 0 ? fresh : Buffer.concat([this.#rest, fresh])
+    const { events, taken, failure } = native().addon.hear(bytes)
+    this.#rest = taken === bytes.length ? Buffer.alloc(0) : Buffer.from(bytes.subarray(taken))
+    for (const event of events) {
+      // Token 0 is the shim itself: it could not begin.
+      if (event.token === 0) this.#failure = failureOf(event)
+      else this.listeners.get(event.token)?.(event)
+    }
+    if (failure !== undefined) {
+      this.#failure = toError(failure)
+      this.#stream.destroy()
+    }
+    return true
+  }
+}
 
 /** The shims of one engine: one at a time, a new one after a loss. */
 export class ShimConnection {
   readonly #roots: Roots
   readonly #cgroupParent: string | undefined
-  #shim: NativeShim | undefined
-  #listeners: Map<number, Listener> = new Map()
+  #connected: Connected | undefined
   #next = 1
-  #alive: NodeJS.Timeout | undefined
 
   constructor(roots: Roots, cgroupParent: string | undefined) {
     this.#roots = roots
     this.#cgroupParent = cgroupParent
   }
 
-  /** The shim, started if there is none. */
-  get(): NativeShim {
-    if (this.#shim !== undefined) return this.#shim
-    const { addon, runtimePath } = native()
-    // Each shim has listeners of its own: an event of one that was lost is none of its successor's.
-    const listeners = this.#listeners
-    const shim = new addon.Shim(
-      {
-        runtime: runtimePath,
-        runRoot: this.#roots.run,
-        dataRoot: this.#roots.data,
-        ...(this.#cgroupParent !== undefined && { cgroupParent: this.#cgroupParent }),
-      },
-      (event) => this.#dispatch(shim, listeners, event),
-    )
-    if (shim.failure !== null) throw toError(shim.failure)
-    this.#shim = shim
-    return shim
+  /** A number for a new run. */
+  token(): number {
+    return this.#next++
   }
 
-  /** A number for a new run, whose events go to `listener` until {@link forget}. */
-  listen(listener: Listener): number {
-    const token = this.#next++
-    this.#listeners.set(token, listener)
-    // An awaited promise alone does not keep Node alive.
-    this.#alive ??= setInterval(() => {}, longest)
-    return token
-  }
-
-  /** No event of this run is awaited any more. */
-  forget(token: number): void {
-    this.#listeners.delete(token)
-    if (this.#listeners.size === 0) {
-      clearInterval(this.#alive)
-      this.#alive = undefined
-    }
+  /** The shim, started if there is none, with `listener` for what it says of the run `token`. */
+  get(token: number, listener: Listener): { shim: NativeShim; forget(): void } {
+    const connected = (this.#connected ??= this.#start())
+    connected.listen(token, listener)
+    return { shim: connected.shim, forget: () => connected.forget(token) }
   }
 
   /** Ends the shim and all it holds. */
   close(): void {
-    this.#shim?.close()
-    this.#shim = undefined
+    this.#connected?.shim.close()
+    this.#connected = undefined
   }
 
-  #dispatch(shim: NativeShim, listeners: Map<number, Listener>, event: ShimEvent): void {
-    if (event.token !== 0) {
-      listeners.get(event.token)?.(event)
-      return
-    }
-    // About the shim itself: it could not begin, or it is gone. Whatever waits has failed.
-    if (this.#shim === shim) {
-      this.#shim = undefined
-      this.#listeners = new Map()
-    }
-    for (const listener of listeners.values()) listener({ ...event, kind: 'failed' })
+  #start(): Connected {
+    const { addon, runtimePath } = native()
+    const shim = new addon.Shim({
+      runtime: runtimePath,
+      runRoot: this.#roots.run,
+      dataRoot: this.#roots.data,
+      ...(this.#cgroupParent !== undefined && { cgroupParent: this.#cgroupParent }),
+    })
+    if (shim.failure !== null) throw toError(shim.failure)
+    return new Connected(shim, (connected, failure) => void this.#lost(connected, failure))
+  }
+
+  /** The shim is gone. What it held is killed and taken down before anybody is told. */
+  async #lost(connected: Connected, failure: CaissonError | undefined): Promise<void> {
+    if (this.#connected === connected) this.#connected = undefined
+    await connected.shim.ended()
+    const error =
+      failure ??
+      new CaissonError(
+        'ERR_SHIM_LOST',
+        'the process that held the containers ended; they were killed and taken down',
+      )
+    for (const listener of [...connected.listeners.values()]) listener(error)
   }
 }
 

@@ -1,5 +1,8 @@
-//! What an owner and its shim say to each other, and init to its shim: messages with descriptors, one a packet, over a
-//! SEQPACKET socket. Both ends are here.
+//! What an owner and its shim say to each other, and init to its shim. Both ends are here.
+//!
+//! Requests and reports are messages with descriptors, one a packet, over a SEQPACKET socket. Events go back over a stream,
+//! each behind its length, so that Node's own loop can read them: a native thread that listens would cost a wake-up more
+//! a run. The one descriptor that goes back, a terminal, has a socket of its own, which comes with the launch.
 
 use crate::cgroup::stats::Usage;
 use crate::error::{At, Code, Error, Result, Stage};
@@ -34,7 +37,8 @@ wire! {
 }
 
 wire! {
-    /// A start. Descriptors: the plan, then stdin, stdout and stderr unless the plan has a terminal.
+    /// A start. Descriptors: the plan, then stdin, stdout and stderr, or for a plan with a terminal the socket to which
+    /// its master is sent before [`Event::Started`].
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Launch {
         /// The owner's number for it, in every event about it.
@@ -125,7 +129,7 @@ wire! {
     /// What a shim tells its owner.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Event {
-        /// The command runs. Descriptor: the terminal's master, if the plan has a terminal.
+        /// The command runs.
         0 Started { token: u64, pid: u32, isolation: Isolation },
         /// The start failed; nothing of it is left.
         1 Failed { token: u64, error: Error },
@@ -197,7 +201,28 @@ pub fn send(
     if bytes.len() > MAX_MESSAGE {
         return Err(Errno::from_raw(nix::errno::Errno::EMSGSIZE as i32));
     }
-    socket::send(socket, &bytes, descriptors, wait)
+    socket::send(socket, &bytes, descriptors, wait).map(drop)
+}
+
+/// Appends an event to what is to be written to the owner's stream: its length, then itself.
+pub fn frame(event: &Event, out: &mut Vec<u8>) {
+    Bytes(event.to_bytes()).put(out);
+}
+
+/// Takes the first whole event off the front of what was read, if there is one: the event, and how many bytes it took.
+///
+/// # Errors
+/// [`Code::RuntimeMismatch`] for what no writer of this build sent.
+pub fn unframe(read: &[u8]) -> Result<Option<(Event, usize)>> {
+    let Some((length, rest)) = read.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > MAX_MESSAGE {
+        return Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "event", "larger than its bound"));
+    }
+    match rest.get(..length) {
+        None => Ok(None),
+        Some(bytes) => Ok(Some((Event::from_bytes(bytes)?, length + 4))),
+    }
 }
 
 /// Receives one message into `room`, with its descriptors. `None` at the end of the socket.

@@ -228,17 +228,15 @@ impl From<Ended> for NativeEnd {
 #[derive(Clone, Debug)]
 pub struct ShimEvent {
     /// What it is.
-    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'lost'")]
+    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats'")]
     pub kind: String,
     /// The run it is about; 0: the shim itself.
     pub token: f64,
     /// `started`: the main process's id.
     pub pid: Option<u32>,
-    /// `started` with a terminal: the master's descriptor, the receiver's to close.
-    pub terminal: Option<i32>,
     /// `started`: what is in force.
     pub isolation: Option<NativeIsolation>,
-    /// `failed`, `lost`: why.
+    /// `failed`: why.
     pub failure: Option<Failure>,
     /// `ended`: how.
     pub end: Option<NativeEnd>,
@@ -249,13 +247,12 @@ pub struct ShimEvent {
 }
 
 impl ShimEvent {
-    pub(crate) fn new(kind: &str, token: u64) -> Self {
+    fn new(kind: &str, token: u64) -> Self {
         let token = token as f64;
         Self {
             kind: kind.to_owned(),
             token,
             pid: None,
-            terminal: None,
             isolation: None,
             failure: None,
             end: None,
@@ -264,14 +261,11 @@ impl ShimEvent {
         }
     }
 
-    pub(crate) fn of(event: Event, terminal: Option<i32>) -> Self {
+    pub(crate) fn of(event: Event) -> Self {
         match event {
-            Event::Started { token, pid, isolation } => Self {
-                pid: Some(pid),
-                terminal,
-                isolation: Some(isolation.into()),
-                ..Self::new("started", token)
-            },
+            Event::Started { token, pid, isolation } => {
+                Self { pid: Some(pid), isolation: Some(isolation.into()), ..Self::new("started", token) }
+            }
             Event::Failed { token, error } => {
                 Self { failure: Some(error.into()), ..Self::new("failed", token) }
             }

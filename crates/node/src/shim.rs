@@ -1,28 +1,27 @@
-//! A shim of this environment: started from the sealed executable, spoken to over one socket, listened to by one thread.
+//! A shim of this environment: started from the sealed executable, asked over one socket, heard over another, which is a
+//! stream that Node's own loop reads.
 //!
-//! One an environment (the main thread, each worker), not one a process: when a worker ends, its socket closes, and what
+//! One an environment (the main thread, each worker), not one a process: when a worker ends, its sockets close, and what
 //! it started ends by the same rule as when the process does.
 
 use crate::executable::sealed;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
 use crate::stdio;
-use caisson_core::channel::{self, Event, Hello, Launch, Layered, Request};
+use caisson_core::channel::{self, Hello, Launch, Layered, Request};
 use caisson_core::wire::Bytes;
 use caisson_core::{At, Code, Error, Result, Stage, journal};
-use caisson_sys::{Descriptor, Fd};
-use napi::Env;
-use napi::bindgen_prelude::{Function, Status};
-use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use caisson_sys::fd::{Number, duplicate};
+use caisson_sys::{Descriptor, Fd, socket};
+use napi::bindgen_prelude::{AsyncTask, Buffer};
+use napi::{Env, Task};
 use napi_derive::napi;
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
-use std::os::fd::{AsFd, AsRawFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-
-type Callback = ThreadsafeFunction<ShimEvent, (), ShimEvent, Status, false, true>;
 
 /// Where a shim works.
 #[napi(object)]
@@ -68,7 +67,8 @@ pub struct LaunchOptions {
     pub rootfs: Vec<LayeredOptions>,
     /// Files that its spec mounts by relative sources.
     pub files: Vec<BundleFile>,
-    /// stdin, stdout, stderr: a descriptor, or -1 for /dev/null. Not read with a terminal. None is closed.
+    /// stdin, stdout, stderr: a descriptor, or -1 for /dev/null; with a terminal the one socket that its master is sent to.
+    /// None is closed.
     pub stdio: Vec<i32>,
     /// Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user.
     pub own_stdio: u32,
@@ -76,38 +76,47 @@ pub struct LaunchOptions {
     pub timeout_ms: f64,
 }
 
-/// A shim and its socket.
+/// A shim and its sockets.
 #[napi]
 pub struct Shim {
-    socket: Arc<Mutex<Option<Fd>>>,
+    requests: Arc<Mutex<Option<Fd>>>,
+    events: i32,
+    child: Option<Child>,
+    run_root: PathBuf,
     failure: Option<Failure>,
 }
 
 #[napi]
 impl Shim {
-    /// Starts a shim; its events go to `callback`, which must not throw. `failure` says whether that went well.
+    /// Starts a shim. `failure` says whether that went well.
     #[napi(constructor, catch_unwind)]
-    pub fn new(env: Env, options: ShimOptions, callback: Function<'_, ShimEvent, ()>) -> napi::Result<Self> {
-        let callback: Callback =
-            callback.build_threadsafe_function().callee_handled::<false>().weak::<true>().build()?;
-        let started = start(&options);
-        let (socket, failure) = match started {
-            Ok((socket, child)) => {
-                let socket = Arc::new(Mutex::new(Some(socket)));
-                listen(Arc::clone(&socket), child, callback, options.run_root);
-                (socket, None)
-            }
-            Err(error) => (Arc::new(Mutex::new(None)), Some(error.into())),
+    pub fn new(env: Env, options: ShimOptions) -> napi::Result<Self> {
+        let (requests, events, child, failure) = match start(&options) {
+            Ok((requests, events, child)) => (Some(requests), events.into_raw(), Some(child), None),
+            Err(error) => (None, -1, None, Some(error.into())),
         };
-        let at_exit = Arc::clone(&socket);
-        env.add_env_cleanup_hook(at_exit, |socket| close(&socket))?;
-        Ok(Self { socket, failure })
+        let requests = Arc::new(Mutex::new(requests));
+        env.add_env_cleanup_hook(Arc::clone(&requests), |requests| close(&requests))?;
+        Ok(Self { requests, events, child, run_root: options.run_root.into(), failure })
     }
 
     /// Why the shim could not be started.
     #[napi(getter, catch_unwind)]
     pub fn failure(&self) -> Option<Failure> {
         self.failure.clone()
+    }
+
+    /// The stream of its events: a descriptor that is the caller's to close. Its end is the shim's.
+    #[napi(getter, catch_unwind)]
+    pub fn events(&self) -> i32 {
+        self.events
+    }
+
+    /// After the end of its events: waits for the shim's end, and undoes what it left if it did not leave by itself.
+    #[napi(catch_unwind)]
+    pub fn ended(&mut self) -> AsyncTask<Aftermath> {
+        close(&self.requests);
+        AsyncTask::new(Aftermath { child: self.child.take(), run_root: self.run_root.clone() })
     }
 
     /// Starts a container; what comes of it are events.
@@ -144,8 +153,85 @@ impl Shim {
     /// Ends the shim and all it holds.
     #[napi(catch_unwind)]
     pub fn close(&self) {
-        close(&self.socket);
+        close(&self.requests);
     }
+}
+
+/// What is done on another thread once a shim has ended.
+pub struct Aftermath {
+    child: Option<Child>,
+    run_root: PathBuf,
+}
+
+impl Task for Aftermath {
+    type Output = ();
+    type JsValue = ();
+
+    fn compute(&mut self) -> napi::Result<()> {
+        // Its lock goes with it; before that its journals are its own.
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
+        journal::recover(&self.run_root);
+        Ok(())
+    }
+
+    fn resolve(&mut self, _: Env, (): ()) -> napi::Result<()> {
+        Ok(())
+    }
+}
+
+/// The events at the front of what was read of a shim's stream.
+#[napi(object)]
+pub struct Heard {
+    /// Whole events, in order.
+    pub events: Vec<ShimEvent>,
+    /// How many bytes they took; what is left is the beginning of the next.
+    pub taken: u32,
+    /// Why the rest cannot be read; the stream is of no use any more.
+    pub failure: Option<Failure>,
+}
+
+/// Reads the whole events at the front of `bytes`.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn hear(bytes: Buffer) -> Heard {
+    let mut heard = Heard { events: Vec::new(), taken: 0, failure: None };
+    let mut rest: &[u8] = &bytes;
+    loop {
+        match channel::unframe(rest) {
+            Ok(None) => return heard,
+            Ok(Some((event, length))) => {
+                heard.events.push(ShimEvent::of(event));
+                heard.taken += u32::try_from(length).unwrap_or(u32::MAX);
+                rest = rest.get(length..).unwrap_or_default();
+            }
+            Err(error) => {
+                heard.failure = Some(error.into());
+                return heard;
+            }
+        }
+    }
+}
+
+/// Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`.
+///
+/// # Errors
+/// EMFILE.
+#[napi(catch_unwind)]
+pub fn terminal_pair() -> napi::Result<Vec<i32>> {
+    let (theirs, ours) =
+        pair(SockType::SeqPacket).map_err(|error| napi::Error::from_reason(error.to_string()))?;
+    Ok(vec![theirs.into_raw(), ours.into_raw()])
+}
+
+/// The terminal's master that a shim has sent, the caller's to close; -1 if there is none. The socket stays the caller's.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn receive_terminal(socket: i32) -> i32 {
+    let received = socket::receive(Number(socket), &mut [0u8; 16], false);
+    let master = received.ok().and_then(|received| received.descriptors.into_iter().flatten().next());
+    master.map_or(-1, Fd::into_raw)
 }
 
 impl Shim {
@@ -154,7 +240,7 @@ impl Shim {
     }
 
     fn send(&self, request: &Request, descriptors: &[&dyn Descriptor]) -> Result<()> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = || {
             Error::new(
                 Code::ShimLost,
@@ -185,7 +271,12 @@ impl Shim {
     fn try_launch(&self, plan: &Plan, options: LaunchOptions) -> Result<()> {
         let plan_file = plan.outcome.as_ref().map_err(Clone::clone)?;
         let own_stdio = options.own_stdio as u8;
-        let stdio = if plan.terminal { Vec::new() } else { stdio::open(&options.stdio, own_stdio)? };
+        let stdio = match options.stdio.as_slice() {
+            [terminal] if plan.terminal => {
+                vec![duplicate(Number(*terminal), 3).at(Stage::TERMINAL, "terminal")?]
+            }
+            wanted => stdio::open(wanted, own_stdio)?,
+        };
         let launch = Launch {
             token: options.token as u64,
             id: options.id,
@@ -209,25 +300,27 @@ impl Shim {
     }
 }
 
-fn close(socket: &Mutex<Option<Fd>>) {
-    let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(socket) = socket {
-        // The listening thread holds a second descriptor: both see the end.
-        let _ = shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both);
-    }
+fn close(requests: &Mutex<Option<Fd>>) {
+    drop(requests.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
-/// Starts the sealed executable with the socket as standard input, an empty environment, and says hello.
-fn start(options: &ShimOptions) -> Result<(Fd, std::process::Child)> {
+fn pair(kind: SockType) -> Result<(Fd, Fd)> {
+    let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
+    let (left, right) = pair.at(Stage::SHIM, "socketpair")?;
+    Ok((left.into(), right.into()))
+}
+
+/// Starts the sealed executable with its sockets as standard input and output, an empty environment, and says hello.
+fn start(options: &ShimOptions) -> Result<(Fd, Fd, Child)> {
     let executable = sealed(&options.runtime)?;
-    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-    let (ours, theirs) = pair.at(Stage::SHIM, "socketpair")?;
+    let (requests, their_requests) = pair(SockType::SeqPacket)?;
+    let (events, their_events) = pair(SockType::Stream)?;
     let child = Command::new(format!("/proc/self/fd/{}", executable.raw()))
         .arg0("caisson-runtime")
         .arg("shim")
         .env_clear()
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
+        .stdin(Stdio::from(OwnedFd::from(their_requests)))
+        .stdout(Stdio::from(OwnedFd::from(their_events)))
         .stderr(Stdio::null())
         .spawn()
         .at(Stage::SHIM, options.runtime.as_str())?;
@@ -236,39 +329,6 @@ fn start(options: &ShimOptions) -> Result<(Fd, std::process::Child)> {
         data_root: options.data_root.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
     };
-    let ours = Fd::from(ours);
-    channel::send(&ours, &hello, &[], false).at(Stage::SHIM, "hello")?;
-    Ok((ours, child))
-}
-
-/// Reads the shim's events on a thread of its own until the socket ends; then takes the shim's end, and undoes what it
-/// left if it did not leave by itself.
-fn listen(
-    socket: Arc<Mutex<Option<Fd>>>,
-    mut child: std::process::Child,
-    callback: Callback,
-    run_root: String,
-) {
-    let reader =
-        socket.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|socket| socket.duplicate(3));
-    let Some(Ok(reader)) = reader else { return };
-    let work = move || {
-        let mut room = vec![0u8; channel::MAX_MESSAGE];
-        while let Ok(Some((event, descriptors))) = channel::receive::<Event>(&reader, &mut room, true) {
-            let terminal = descriptors.into_iter().next().map(Fd::into_raw);
-            callback.call(ShimEvent::of(event, terminal), ThreadsafeFunctionCallMode::NonBlocking);
-        }
-        // Whoever closed our side wanted no more; else the shim is gone by itself.
-        let asked = socket.lock().unwrap_or_else(PoisonError::into_inner).take().is_none();
-        let _ = child.wait();
-        journal::recover(Path::new(&run_root));
-        if !asked {
-            let message = "the process that held the containers ended; they were killed and taken down";
-            let failure = Error::new(Code::ShimLost, Stage::WATCH, "shim", message);
-            let event = ShimEvent { failure: Some(failure.into()), ..ShimEvent::new("lost", 0) };
-            callback.call(event, ThreadsafeFunctionCallMode::NonBlocking);
-        }
-    };
-    // Without a thread nothing is heard: the socket closes, and the runs are told that their shim is lost.
-    let _ = std::thread::Builder::new().name("caisson-shim".to_owned()).stack_size(256 << 10).spawn(work);
+    channel::send(&requests, &hello, &[], false).at(Stage::SHIM, "hello")?;
+    Ok((requests, events, child))
 }

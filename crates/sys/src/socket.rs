@@ -40,7 +40,8 @@ const MSG_DONTWAIT: usize = 0x40;
 const MSG_NOSIGNAL: usize = 0x4000;
 const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
 
-/// Sends one packet with at most [`MAX_DESCRIPTORS`] descriptors; never a SIGPIPE.
+/// Sends one packet, or what a stream has room for, with at most [`MAX_DESCRIPTORS`] descriptors; answers how many bytes
+/// went. Never a SIGPIPE.
 ///
 /// # Errors
 /// As sendmsg(2): EPIPE after the other end is gone, EAGAIN if `wait` is false and there is no room. E2BIG for too many
@@ -50,7 +51,7 @@ pub fn send(
     bytes: &[u8],
     descriptors: &[&dyn Descriptor],
     wait: bool,
-) -> Result<(), Errno> {
+) -> Result<usize, Errno> {
     let mut control =
         Control { length: 0, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptors: [0; MAX_DESCRIPTORS] };
     if descriptors.len() > MAX_DESCRIPTORS {
@@ -77,7 +78,7 @@ pub fn send(
         // SAFETY: the header, its one part and its control message are whole and outlive the call, which only reads them.
         match unsafe { call(nr::SENDMSG, args) } {
             Err(Errno::EINTR) => {}
-            answer => return answer.map(drop),
+            answer => return answer,
         }
     }
 }

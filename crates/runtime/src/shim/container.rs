@@ -6,7 +6,7 @@ use caisson_core::clock;
 use caisson_core::launch::{Launcher, Running, Undo};
 use caisson_core::{Code, Error, Stage};
 use caisson_sys::process::{self, End};
-use caisson_sys::{Fd, ioctl};
+use caisson_sys::{Fd, ioctl, socket};
 use nix::sys::epoll::Epoll;
 
 /// How long a start keeps its event back: a run that is over by then is told in one event instead of two, and its
@@ -51,7 +51,9 @@ pub(super) struct Container {
     told: bool,
     failure: Option<Error>,
     isolation: Isolation,
+    /// The terminal's master, and where it is sent.
     terminal: Option<Fd>,
+    terminal_to: Option<Fd>,
     killed: u8,
     deadline: Option<u64>,
     end: Option<End>,
@@ -61,7 +63,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn new(running: Running, timeout_ms: u64) -> Self {
+    pub(super) fn new(running: Running, timeout_ms: u64, terminal_to: Option<Fd>) -> Self {
         let deadline = (timeout_ms != 0)
             .then(|| running.stamps.taken.saturating_add(timeout_ms.saturating_mul(1_000_000)));
         Self {
@@ -71,6 +73,7 @@ impl Container {
             failure: None,
             isolation: Isolation::default(),
             terminal: None,
+            terminal_to,
             killed: CAUSE_NONE,
             deadline,
             end: None,
@@ -175,23 +178,22 @@ impl Container {
     }
 
     /// The event of its start, once the command runs: at once with a terminal, else after a moment.
-    pub(super) fn started(&mut self, now: u64) -> Option<(Event, Option<Fd>)> {
-        let due = self.terminal.is_some() || now >= self.running.stamps.executed + START_IS_TOLD_AFTER_NS;
-        if self.told || self.start != Start::Executed || self.end.is_some() && self.terminal.is_none() || !due
-        {
+    pub(super) fn started(&mut self, now: u64) -> Option<Event> {
+        let terminal = self.terminal.is_some();
+        let due = terminal || now >= self.running.stamps.executed + START_IS_TOLD_AFTER_NS;
+        if self.told || self.start != Start::Executed || self.end.is_some() && !terminal || !due {
             return None;
         }
         self.told = true;
-        let event = Event::Started {
+        if let (Some(master), Some(to)) = (&self.terminal, self.terminal_to.take()) {
+            // An owner that does not take it has no terminal; that it is gone shows elsewhere.
+            let _ = socket::send(&to, b"terminal", &[master], false);
+        }
+        Some(Event::Started {
             token: self.running.token,
             pid: self.running.pid,
             isolation: self.isolation.clone(),
-        };
-        Some((event, self.terminal.take()))
-    }
-
-    pub(super) fn keep_terminal(&mut self, terminal: Option<Fd>) {
-        self.terminal = terminal;
+        })
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -2,22 +2,27 @@
 //! ends of processes. When the owner's socket ends it kills and takes down all it holds, and ends itself.
 
 mod container;
+mod owner;
 
 use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello, Request};
 use caisson_core::clock;
 use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
 use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
-use caisson_sys::{Descriptor, Errno, Fd, identity, process};
+use caisson_sys::{Errno, Fd, identity, process};
 use container::Container;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use owner::Owner;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-/// Where the owner's socket is: the addon starts us with it as standard input.
-const OWNER: Number = Number(0);
+/// Where the owner's requests come from: the addon starts us with that socket as standard input.
+const REQUESTS: Number = Number(0);
+/// Where events go: a stream, as standard output.
+const EVENTS: Number = Number(1);
 /// What an epoll event is about: the owner, or a container's number times four plus one of the rest.
 const FROM_OWNER: u64 = u64::MAX;
+const TO_OWNER: u64 = u64::MAX - 1;
 const PROCESS: u64 = 0;
 const REPORT: u64 = 1;
 const REMOVER: u64 = 2;
@@ -32,7 +37,9 @@ pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = channel::send(OWNER, &Event::Failed { token: 0, error }, &[], false);
+            let mut bytes = Vec::new();
+            channel::frame(&Event::Failed { token: 0, error }, &mut bytes);
+            let _ = caisson_sys::file::write_all(EVENTS, &bytes);
             ExitCode::from(1)
         }
     }
@@ -57,22 +64,21 @@ fn serve() -> Result<()> {
     let _ = identity::set_name(c"caisson-shim");
 
     let mut room = vec![0u8; channel::MAX_MESSAGE];
-    let Some((hello, _)) = channel::receive::<Hello>(OWNER, &mut room, true)? else { return Ok(()) };
+    let Some((hello, _)) = channel::receive::<Hello>(REQUESTS, &mut room, true)? else { return Ok(()) };
     let launcher = Launcher::prepare(&hello)?;
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
-        .map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
-    let mut shim = Shim {
-        epoll,
-        launcher,
-        containers: BTreeMap::new(),
-        owner: Some(fd::duplicate(OWNER, 3).map_err(failed("socket"))?),
-        room,
-    };
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+    let epoll = epoll.map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
+    let owner = Owner::take().map_err(failed("socket"))?;
+    let mut shim = Shim { epoll, launcher, containers: BTreeMap::new(), owner: Some(owner), room };
     if let Some(owner) = &shim.owner {
-        shim.watch(owner, FROM_OWNER)?;
+        shim.watch(&owner.requests, EpollFlags::EPOLLIN, FROM_OWNER)?;
+        // Edge-triggered: told when it closes, and when there is room again after there was none.
+        shim.watch(
+            &owner.events,
+            EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET,
+            TO_OWNER,
+        )?;
     }
-    // Standard input was the socket: what is left of it is /dev/null, as on 1 and 2.
-    fd::place(Number(1), 0).map_err(failed("stdin"))?;
     let answer = shim.work();
     shim.launcher.leave();
     answer
@@ -82,14 +88,14 @@ struct Shim {
     epoll: Epoll,
     launcher: Launcher,
     containers: BTreeMap<u64, Container>,
-    /// Its socket; none once it is gone.
-    owner: Option<Fd>,
+    /// Its sockets; none once it is gone.
+    owner: Option<Owner>,
     room: Vec<u8>,
 }
 
 impl Shim {
-    fn watch(&self, file: &Fd, about: u64) -> Result<()> {
-        let added = self.epoll.add(file, EpollEvent::new(EpollFlags::EPOLLIN, about));
+    fn watch(&self, file: &Fd, what: EpollFlags, about: u64) -> Result<()> {
+        let added = self.epoll.add(file, EpollEvent::new(what, about));
         added.map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))
     }
 
@@ -102,28 +108,42 @@ impl Shim {
                 Ok(count) => count,
             };
             // Ends before requests: a container that is over makes room first.
-            for event in events.iter().take(count).filter(|event| event.data() != FROM_OWNER) {
+            for event in events.iter().take(count).filter(|event| event.data() < TO_OWNER) {
                 self.from_container(event.data() / 4, event.data() % 4);
             }
-            if events.iter().take(count).any(|event| event.data() == FROM_OWNER) {
-                self.from_owner();
+            for event in events.iter().take(count) {
+                match event.data() {
+                    FROM_OWNER => self.from_owner(),
+                    TO_OWNER if event.events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) => {
+                        self.owner_is_gone();
+                    }
+                    TO_OWNER => self.flush(),
+                    _ => {}
+                }
             }
             self.look_at_clock();
         }
         Ok(())
     }
 
-    /// Sends the owner an event; one that does not read its socket any more is as good as gone, and must not hold us.
-    fn tell(&mut self, event: &Event, descriptors: &[&dyn Descriptor]) {
-        let Some(owner) = &self.owner else { return };
-        if channel::send(owner, event, descriptors, true).is_err() {
+    /// Tells the owner. What it has no room for waits here: a busy owner does not hold us, and misses nothing.
+    fn tell(&mut self, event: &Event) {
+        if let Some(owner) = &mut self.owner {
+            channel::frame(event, &mut owner.unsent);
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.owner.as_mut().is_some_and(|owner| owner.flush().is_err()) {
             self.owner_is_gone();
         }
     }
 
     fn owner_is_gone(&mut self) {
         if let Some(owner) = self.owner.take() {
-            let _ = self.epoll.delete(&owner);
+            let _ = self.epoll.delete(&owner.requests);
+            let _ = self.epoll.delete(&owner.events);
         }
         for container in self.containers.values_mut() {
             container.kill(channel::CAUSE_ABORTED);
@@ -134,7 +154,7 @@ impl Shim {
         // Bounded, so that a flood of requests does not keep ends waiting.
         for _ in 0..16 {
             let Some(owner) = &self.owner else { return };
-            match channel::receive::<Request>(owner, &mut self.room, false) {
+            match channel::receive::<Request>(&owner.requests, &mut self.room, false) {
                 Ok(Some((request, descriptors))) => self.request(request, descriptors),
                 Ok(None) => return self.owner_is_gone(),
                 Err(error) if error.errno == Some(Errno::EAGAIN.raw()) => return,
@@ -149,21 +169,22 @@ impl Shim {
                 let token = launch.token;
                 let mut descriptors = descriptors.into_iter();
                 let plan = descriptors.next();
-                let stdio: Vec<Fd> = descriptors.take(LAUNCH_DESCRIPTORS - 1).collect();
+                let mut stdio: Vec<Fd> = descriptors.take(LAUNCH_DESCRIPTORS - 1).collect();
+                let terminal = if stdio.len() == 1 { stdio.pop() } else { None };
                 let started = match plan {
                     Some(plan) => self.launcher.launch(&plan, &launch, stdio),
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
                 };
                 let watched = started.and_then(|running| {
-                    self.watch(&running.pidfd, token * 4 + PROCESS)?;
-                    self.watch(&running.report, token * 4 + REPORT)?;
+                    self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * 4 + PROCESS)?;
+                    self.watch(&running.report, EpollFlags::EPOLLIN, token * 4 + REPORT)?;
                     Ok(running)
                 });
                 match watched {
                     Ok(running) => {
-                        self.containers.insert(token, Container::new(running, launch.timeout_ms));
+                        self.containers.insert(token, Container::new(running, launch.timeout_ms, terminal));
                     }
-                    Err(error) => self.tell(&Event::Failed { token, error }, &[]),
+                    Err(error) => self.tell(&Event::Failed { token, error }),
                 }
             }
             Request::Signal { token, signal } => {
@@ -183,7 +204,7 @@ impl Shim {
             }
             Request::Stats { token, request } => {
                 let usage = self.containers.get(&token).and_then(Container::usage);
-                self.tell(&Event::Stats { token, request, usage }, &[]);
+                self.tell(&Event::Stats { token, request, usage });
             }
         }
     }
@@ -204,10 +225,8 @@ impl Shim {
     /// Tells what there is to tell about a container, and goes on with its undoing.
     fn advance(&mut self, token: u64) {
         let Some(mut container) = self.containers.remove(&token) else { return };
-        if let Some((event, terminal)) = container.started(clock::now()) {
-            let descriptors: Vec<&dyn Descriptor> = terminal.iter().map(|fd| fd as &dyn Descriptor).collect();
-            self.tell(&event, &descriptors);
-            container.keep_terminal(terminal);
+        if let Some(event) = container.started(clock::now()) {
+            self.tell(&event);
         }
         if container.has_ended() {
             container.undo(&self.launcher, PATIENCE_NS);
@@ -218,7 +237,7 @@ impl Shim {
                 }
             }
             if let Some(event) = container.over() {
-                self.tell(&event, &[]);
+                self.tell(&event);
                 return;
             }
         }
