@@ -132,11 +132,20 @@ impl Place {
         Ok(bundle)
     }
 
-    /// Removes a container's bundle directory, once nothing else of it is left.
+    /// Removes a container's bundle directory with these files, once nothing else of it is left. The journal goes last.
     ///
     /// # Errors
     /// As unlink(2).
-    pub fn finish(&self, id: &str) -> Result<()> {
+    pub fn finish(&self, id: &str, files: &[String]) -> Result<()> {
+        use nix::unistd::{UnlinkatFlags, unlinkat};
+        let known = files.iter().map(String::as_str).chain([JOURNAL]);
+        let unlinked =
+            known.map(|name| unlinkat(&self.fd, format!("{id}/{name}").as_str(), UnlinkatFlags::NoRemoveDir));
+        let mut unlinked = unlinked.collect::<Vec<_>>().into_iter();
+        if unlinked.all(|answer| answer.is_ok()) && unlinkat(&self.fd, id, UnlinkatFlags::RemoveDir).is_ok() {
+            return Ok(());
+        }
+        // Something else is there, or was never made: whatever it is, it is ours.
         remove(&self.path.join(id))
     }
 

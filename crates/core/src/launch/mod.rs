@@ -74,6 +74,8 @@ pub struct Made {
     id: String,
     data: PathBuf,
     uppers: usize,
+    /// Names in its bundle directory, beside the journal.
+    files: Vec<String>,
     /// Its cgroup, once made.
     pub cgroup: Option<Cgroup>,
 }
@@ -115,8 +117,13 @@ impl Launcher {
         let taken = clock::now();
         let plan = LaunchPlan::open(plan_file)?;
         check(&plan, launch, &stdio)?;
-        let mut made =
-            Made { id: launch.id.clone(), data: self.data.join(&launch.id), uppers: 0, cgroup: None };
+        let mut made = Made {
+            id: launch.id.clone(),
+            data: self.data.join(&launch.id),
+            uppers: 0,
+            files: Vec::new(),
+            cgroup: None,
+        };
         let stamps = Stamps { taken, ..Stamps::default() };
         let started = self.start(&plan, launch, stdio, &mut made, stamps);
         match started {
@@ -142,6 +149,7 @@ impl Launcher {
         let bundle = self.place.begin(&launch.id, &intent)?;
         for (name, content) in &launch.files {
             journal::write(&bundle, name, &content.0)?;
+            made.files.push(name.clone());
         }
         stamps.journaled = clock::now();
 
@@ -265,18 +273,19 @@ impl Launcher {
     /// # Errors
     /// As unlink(2).
     pub fn finish(&self, made: &Made) -> Result<()> {
-        self.place.finish(&made.id)
+        self.place.finish(&made.id, &made.files)
     }
 
     /// Whether the writable layers held nothing and are gone: the common end of a short run, a few rmdir instead of a
-    /// walk.
+    /// walk. The names are overlayfs's own, for an upper that is volatile.
     fn remove_empty_layers(&self, made: &Made) -> bool {
+        const MADE_BY_OVERLAY: [&str; 3] = ["work/incompat/volatile", "work/incompat", "work"];
         (0..made.uppers).all(|index| {
             let work = made.data.join(format!("w{index}"));
             fs::remove_dir(made.data.join(format!("u{index}"))).is_ok()
-                && [work.join("work/incompat/volatile"), work.join("work/incompat"), work.join("work"), work]
-                    .iter()
-                    .all(|dir| fs::remove_dir(dir).is_ok())
+                && fs::remove_file(work.join("work/incompat/volatile/dirty")).is_ok()
+                && MADE_BY_OVERLAY.iter().all(|name| fs::remove_dir(work.join(name)).is_ok())
+                && fs::remove_dir(work).is_ok()
         }) && fs::remove_dir(&made.data).is_ok()
     }
 

@@ -175,9 +175,10 @@ impl Shim {
                     Some(plan) => self.launcher.launch(&plan, &launch, stdio),
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
                 };
+                // Of the report its end alone wakes us, which is the exec or a failure: what was said before is read then.
                 let watched = started.and_then(|running| {
                     self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * 4 + PROCESS)?;
-                    self.watch(&running.report, EpollFlags::EPOLLIN, token * 4 + REPORT)?;
+                    self.watch(&running.report, EpollFlags::EPOLLRDHUP, token * 4 + REPORT)?;
                     Ok(running)
                 });
                 match watched {
