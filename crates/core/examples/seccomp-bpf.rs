@@ -1,5 +1,7 @@
 //! Writes the default filter's bytes to a file, an array of `sock_filter` as seccomp(2) takes it, for programs that
-//! measure its load alone: `seccomp-bpf FILE [CAPABILITY ...]`, names as in `CAP_SYS_ADMIN`, the usual fourteen if none.
+//! measure its load alone: `seccomp-bpf [--profile PROFILE] FILE [CAPABILITY ...]`, names as in `CAP_SYS_ADMIN`, the
+//! usual fourteen if none. PROFILE gets the profile that it was compiled from, as `linux.seccomp` of a config.json: what
+//! another runtime is to be given in a comparison.
 
 use std::process::ExitCode;
 
@@ -23,7 +25,7 @@ const USUAL: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-fn write(file: &str, names: &[String]) -> Result<(), String> {
+fn write(file: &str, names: &[String], json: Option<&str>) -> Result<(), String> {
     let usual: Vec<String> = USUAL.map(str::to_owned).to_vec();
     let names = if names.is_empty() { &usual } else { names };
     let bounding = names
@@ -34,16 +36,25 @@ fn write(file: &str, names: &[String]) -> Result<(), String> {
         })
         .collect::<Result<Capabilities, _>>()?;
     // Any kernel since 4.8 has the same profile.
-    let filter = compile(&default_profile(&bounding, (5, 0))).map_err(|error| error.to_string())?;
+    let profile = default_profile(&bounding, (5, 0));
+    if let Some(json) = json {
+        let text = serde_json::to_string(&profile).map_err(|error| error.to_string())?;
+        std::fs::write(json, text).map_err(|error| format!("{json}: {error}"))?;
+    }
+    let filter = compile(&profile).map_err(|error| error.to_string())?;
     std::fs::write(file, &filter.program).map_err(|error| format!("{file}: {error}"))
 }
 
 #[expect(clippy::print_stderr, reason = "a program for people")]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.split_first() {
-        Some((file, names)) => write(file, names),
-        None => Err("usage: seccomp-bpf FILE [CAPABILITY ...]".to_owned()),
+    let (json, rest) = match arguments.as_slice() {
+        [flag, json, rest @ ..] if flag == "--profile" => (Some(json.as_str()), rest),
+        rest => (None, rest),
+    };
+    let done = match rest.split_first() {
+        Some((file, names)) if !file.starts_with('-') => write(file, names, json),
+        _ => Err("usage: seccomp-bpf [--profile PROFILE] FILE [CAPABILITY ...]".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,8 @@ const NAMESPACES: [(&str, &CStr); 8] = [
 ];
 
 /// Reads namespaces and id map through a procfs of Caisson's own. Without one the lists are empty.
-pub(super) fn read(proc: Option<&Fd>) -> Isolation {
+#[must_use]
+pub fn read(proc: Option<&Fd>) -> Isolation {
     let mut isolation = Isolation { bounding: identity::bounding(), ..Isolation::default() };
     let Some(proc) = proc else { return isolation };
     for (name, path) in NAMESPACES {

@@ -6,7 +6,7 @@
 
 mod command;
 mod identity;
-mod isolation;
+pub mod isolation;
 mod mounts;
 mod terminal;
 
