@@ -37,6 +37,10 @@ export declare class Shim {
   resize(token: number, columns: number, rows: number): Failure | null
   /** Asks for a container's figures; they come as an event with this `request`. */
   stats(token: number, request: number): Failure | null
+  /** Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`. */
+  unpack(options: UnpackOptions): Failure | null
+  /** Ends an unpacking; the event is its failure. */
+  cancel(token: number): Failure | null
   /** Ends the shim and all it holds. */
   close(): void
 }
@@ -233,10 +237,13 @@ export interface PlanExtras {
 /** The terminal's master that a shim has sent, the caller's to close; -1 if there is none. The socket stays the caller's. */
 export declare function receiveTerminal(socket: number): number
 
+/** The SHA-256 of bytes, `sha256:` and 64 hex digits. */
+export declare function sha256(bytes: Buffer): string
+
 /** What a shim says. */
 export interface ShimEvent {
   /** What it is. */
-  kind: 'started' | 'failed' | 'ended' | 'stats'
+  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked'
   /** The run it is about; 0: the shim itself. */
   token: number
   /** `started`: the main process's id. */
@@ -272,3 +279,21 @@ export interface ShimOptions {
  * EMFILE.
  */
 export declare function terminalPair(): Array<number>
+
+/** A layer to be unpacked. */
+export interface UnpackOptions {
+  /** The caller's number for it, in every event about it. */
+  token: number
+  /** Its chain id, 64 hex digits. */
+  chain: string
+  /** The chain ids of the layers below it, the topmost first. */
+  lowers: Array<string>
+  /** What the blob must hash to. */
+  digest: string
+  /** How many bytes the blob must have. */
+  size: number
+  /** What the inflated layer must hash to. */
+  diffId: string
+  /** The blob, a descriptor at its beginning; it stays the caller's. */
+  blob: number
+}

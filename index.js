@@ -773,12 +773,13 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, hear, pipe, receiveTerminal, terminalPair } = nativeBinding
+const { Plan, Shim, boundingSet, hear, pipe, receiveTerminal, sha256, terminalPair } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
 export { hear }
 export { pipe }
 export { receiveTerminal }
+export { sha256 }
 export { terminalPair }
 export const __napiBindingTarget = __napiLoadedBindingTarget

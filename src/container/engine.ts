@@ -1,13 +1,15 @@
 /** An engine: one state root, one store, one shim. `run` of the module is the default engine's. */
-import { CaissonError } from '../errors.ts'
+import { Images } from '../image/unpack.ts'
+import type { Image as ReadyImage } from '../image/unpack.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
+import { unpackLayer } from './layers.ts'
 import { refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import type { ProcessPromise } from './process.ts'
 import { run } from './run.ts'
-import type { Image } from './run.ts'
+import type { Image, Resolved } from './run.ts'
 import { ShimConnection } from './shim.ts'
 
 /** Where an engine works. */
@@ -27,10 +29,12 @@ export type BufferOptions = RunOptions & { encoding: 'buffer' }
 export class Engine {
   readonly roots: Roots
   readonly #shim: ShimConnection
+  readonly #images: Images
 
   constructor(options: EngineOptions = {}) {
     this.roots = roots(options)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
+    this.#images = new Images(this.roots.data, (layer, signal) => unpackLayer(this.#shim, layer, signal))
   }
 
   /** The executable that shims are made of. */
@@ -67,11 +71,18 @@ export class Engine {
     return {
       roots: this.roots,
       shim: this.#shim,
-      resolve: async (image) => {
-        throw new CaissonError('ERR_IMAGE_NOT_FOUND', `${image}: no such image`)
+      find: (image) => {
+        const found = this.#images.find(image)
+        return found && resolved(found)
       },
+      prepare: async (image, signal) => resolved(await this.#images.prepare(image, signal)),
     }
   }
+}
+
+function resolved({ lowers, config }: ReadyImage): Resolved {
+  const layers = [{ target: '/', lowers }]
+  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, config }
 }
 
 function isWords(value: unknown): value is readonly string[] {

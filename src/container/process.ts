@@ -3,6 +3,7 @@ import { closeSync, readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../../index.js'
 import { CaissonError } from '../errors.ts'
+import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import { refuse } from './options.ts'
@@ -73,6 +74,10 @@ export class Run {
   readonly started: Promise<void>
   #start: () => void = () => {}
   #onAbort: (() => void) | undefined
+  /** Ends what is done before there is a container. */
+  #cancel: AbortController | undefined
+  /** What the image says. */
+  image: ImageConfig = {}
   /** Where a terminal's master will come from. */
   #terminal: number | undefined
 
@@ -121,6 +126,18 @@ export class Run {
     return shim
   }
 
+  /** Aborted by the caller's signal and by `kill`: for the time before there is a container. */
+  cancellation(): AbortSignal {
+    this.#cancel = new AbortController()
+    const { signal } = this.options
+    return signal === undefined ? this.#cancel.signal : AbortSignal.any([signal, this.#cancel.signal])
+  }
+
+  throwIfCancelled(): void {
+    this.options.signal?.throwIfAborted()
+    this.#cancel?.signal.throwIfAborted()
+  }
+
   /** The launch message is on its way. */
   sent(): void {
     this.#moments.sent = now()
@@ -158,6 +175,7 @@ export class Run {
     if (number === undefined) throw refuse('signal', `'${String(signal)}' is no signal`)
     if (this.#over) return false
     this.#asked ??= 'killed'
+    if (this.#shim === undefined) this.#cancel?.abort(killedEarly(this.id))
     this.#send(number)
     return true
   }
@@ -192,7 +210,7 @@ export class Run {
       this.#send(9)
       return
     }
-    this.#send(signalNumber(this.options.stopSignal ?? 'SIGTERM') ?? 15)
+    this.#send(signalNumber(this.options.stopSignal ?? this.image.stopSignal ?? 'SIGTERM') ?? 15)
     this.#timers.push(setTimeout(() => this.#send(9), stopTimeout))
   }
 
@@ -282,6 +300,11 @@ export class Run {
 
 function ended(id: string): CaissonError {
   return new CaissonError('ERR_NOT_RUNNING', `container ${id.slice(0, 12)} is not running`, { subject: id })
+}
+
+function killedEarly(id: string): CaissonError {
+  const message = `container ${id.slice(0, 12)} was killed before its command ran`
+  return new CaissonError('ERR_NOT_RUNNING', message, { subject: id })
 }
 
 let own: Record<string, string> | undefined

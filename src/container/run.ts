@@ -1,6 +1,7 @@
 /** `run`: resolve, compose, plan, launch; the rest are the shim's events. */
 import { closeSync, existsSync, readFileSync } from 'node:fs'
 import { CaissonError } from '../errors.ts'
+import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Roots } from '../state/roots.ts'
 import { hosts } from './defaults.ts'
@@ -15,7 +16,6 @@ import { now, signalNumber } from './result.ts'
 import type { Result } from './result.ts'
 import type { ShimConnection } from './shim.ts'
 import { compose } from './spec.ts'
-import type { ImageConfig } from './spec.ts'
 import { closeStdio, connect, openStdio } from './stdio.ts'
 import { openTerminal, terminalStreams } from './terminal.ts'
 
@@ -32,8 +32,10 @@ export interface Resolved {
 export interface RunContext {
   roots: Roots
   shim: ShimConnection
-  /** Finds an image and its layers, unpacked. */
-  resolve(image: string): Promise<Resolved>
+  /** An image that is ready; undefined for one that is not, or is not known. */
+  find(image: string): Resolved | undefined
+  /** Makes an image ready. */
+  prepare(image: string, signal: AbortSignal): Promise<Resolved>
 }
 
 let bounding: bigint | undefined
@@ -140,7 +142,7 @@ function rejected(error: unknown): ProcessPromise<string | Buffer> {
   return Object.assign(promise, none, methods) as ProcessPromise<string | Buffer>
 }
 
-/** The whole way to the launch message; without an image to find, in the caller's own tick. */
+/** The whole way to the launch message; in the caller's own tick, if no image has to be made ready. */
 async function begin(
   context: RunContext,
   image: Image,
@@ -160,10 +162,18 @@ async function begin(
     run.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most, terminal?.ours)
   }
   try {
-    // The streams exist before the first wait.
-    if (typeof image === 'string') attach()
-    const resolved =
-      typeof image === 'string' ? await context.resolve(image) : directory(image, context.roots)
+    let resolved: Resolved | undefined
+    if (typeof image !== 'string') resolved = directory(image, context.roots)
+    else {
+      resolved = context.find(image)
+      if (resolved === undefined) {
+        // The streams exist before the first wait.
+        attach()
+        resolved = await context.prepare(image, run.cancellation())
+        run.throwIfCancelled()
+      }
+    }
+    run.image = resolved.config
     run.moments.resolved = now()
     bounding ??= BigInt(`0x${addon.boundingSet()}`)
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)

@@ -3,19 +3,10 @@ import * as defaults from './defaults.ts'
 import { capabilitySets } from './capabilities.ts'
 import { deviceNodes } from './devices.ts'
 import { mounts } from './mounts.ts'
+import type { ImageConfig } from '../image/config.ts'
 import { refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { resources, rlimits } from './resources.ts'
-
-/** What an image says about how it wants to be run: the fields that are read, and no others (security.md D11). */
-export interface ImageConfig {
-  entrypoint?: readonly string[]
-  cmd?: readonly string[]
-  env?: readonly string[]
-  user?: string
-  workdir?: string
-  stopSignal?: string
-}
 
 /** A config.json as far as Caisson writes it. */
 export interface Spec {

@@ -59,6 +59,25 @@ wire! {
 }
 
 wire! {
+    /// A layer to be unpacked into the store. Descriptor: its blob, opened for reading, at its beginning.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Layer {
+        /// The owner's number for it, in every event about it.
+        pub token: u64,
+        /// Its chain id, 64 hex digits: its name in the store.
+        pub chain: String,
+        /// The chain ids of the layers below it that count, the topmost first; all of them are in the store.
+        pub lowers: Vec<String>,
+        /// What the blob must hash to, `sha256:` and 64 hex digits.
+        pub digest: String,
+        /// How many bytes the blob must have.
+        pub size: u64,
+        /// What the inflated layer must hash to.
+        pub diff_id: String,
+    }
+}
+
+wire! {
     /// What an owner asks of a shim.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Request {
@@ -72,6 +91,10 @@ wire! {
         3 Resize { token: u64, columns: u16, rows: u16 },
         /// Asks for figures; the answer carries `request`.
         4 Stats { token: u64, request: u64 },
+        /// Unpacks a layer into the store, if it is not there.
+        5 Unpack { layer: Layer },
+        /// Ends an unpacking; the answer is its failure, once nothing of it is left.
+        6 Cancel { token: u64 },
     }
 }
 
@@ -137,6 +160,8 @@ wire! {
         2 Ended { token: u64, end: Ended },
         /// Figures, as asked.
         3 Stats { token: u64, request: u64, usage: Option<Usage> },
+        /// A layer is in the store.
+        4 Unpacked { token: u64 },
     }
 }
 
@@ -176,7 +201,7 @@ pub const CAUSE_ABORTED: u8 = 2;
 pub const CAUSE_KILLED: u8 = 3;
 
 wire! {
-    /// What init tells its shim: at most one of each.
+    /// What a child tells its shim: init at most one of each, an unpacker its failure.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Report {
         /// All is in place. Descriptor: the terminal's master, if there is one. What follows is the end of the socket,

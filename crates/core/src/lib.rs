@@ -2,7 +2,7 @@
 //!
 //! A spec is compiled to a [`plan`], which a shim [`launch`]es: cgroup ([`cgroup`]), mount sources ([`rootfs`]), one
 //! clone; the child is [`init`], a loop over the plan's steps. What was made stands in the [`journal`] until it is taken
-//! down. [`channel`] is what owner, shim and init say to each other, [`wire`] its bytes.
+//! down. [`archive`] unpacks an image's layers into the store, [`layers`]. [`channel`] is what owner, shim and init say to each other, [`wire`] its bytes.
 #![forbid(unsafe_code)]
 
 pub mod archive;
@@ -13,6 +13,7 @@ pub mod error;
 pub mod init;
 pub mod journal;
 pub mod launch;
+pub mod layers;
 pub mod off;
 pub mod plan;
 pub mod rootfs;

@@ -1,6 +1,7 @@
 //! The napi-rs binding. It converts and carries; it decides nothing. Failures are values, made into errors in
 //! TypeScript, where the caller's stack is.
 
+mod digest;
 mod executable;
 mod outcome;
 mod plan;

@@ -228,7 +228,7 @@ impl From<Ended> for NativeEnd {
 #[derive(Clone, Debug)]
 pub struct ShimEvent {
     /// What it is.
-    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats'")]
+    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked'")]
     pub kind: String,
     /// The run it is about; 0: the shim itself.
     pub token: f64,
@@ -269,6 +269,7 @@ impl ShimEvent {
             Event::Failed { token, error } => {
                 Self { failure: Some(error.into()), ..Self::new("failed", token) }
             }
+            Event::Unpacked { token } => Self::new("unpacked", token),
             Event::Ended { token, end } => Self { end: Some(end.into()), ..Self::new("ended", token) },
             Event::Stats { token, request, usage } => Self {
                 request: Some(request as f64),

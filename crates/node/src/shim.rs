@@ -8,7 +8,7 @@ use crate::executable::sealed;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
 use crate::stdio;
-use caisson_core::channel::{self, Hello, Launch, Layered, Request};
+use caisson_core::channel::{self, Hello, Launch, Layer, Layered, Request};
 use caisson_core::wire::Bytes;
 use caisson_core::{At, Code, Error, Result, Stage, journal};
 use caisson_sys::fd::{Number, duplicate};
@@ -74,6 +74,25 @@ pub struct LaunchOptions {
     pub own_stdio: u32,
     /// Milliseconds after which it is killed; 0: never.
     pub timeout_ms: f64,
+}
+
+/// A layer to be unpacked.
+#[napi(object)]
+pub struct UnpackOptions {
+    /// The caller's number for it, in every event about it.
+    pub token: f64,
+    /// Its chain id, 64 hex digits.
+    pub chain: String,
+    /// The chain ids of the layers below it, the topmost first.
+    pub lowers: Vec<String>,
+    /// What the blob must hash to.
+    pub digest: String,
+    /// How many bytes the blob must have.
+    pub size: f64,
+    /// What the inflated layer must hash to.
+    pub diff_id: String,
+    /// The blob, a descriptor at its beginning; it stays the caller's.
+    pub blob: i32,
 }
 
 /// A shim and its sockets.
@@ -148,6 +167,20 @@ impl Shim {
     #[napi(catch_unwind)]
     pub fn stats(&self, token: f64, request: f64) -> Option<Failure> {
         self.ask(&Request::Stats { token: token as u64, request: request as u64 })
+    }
+
+    /// Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`.
+    #[napi(catch_unwind)]
+    pub fn unpack(&self, options: UnpackOptions) -> Option<Failure> {
+        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob } = options;
+        let layer = Layer { token: token as u64, chain, lowers, digest, size: size as u64, diff_id };
+        self.send(&Request::Unpack { layer }, &[&Number(blob)]).err().map(Into::into)
+    }
+
+    /// Ends an unpacking; the event is its failure.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self, token: f64) -> Option<Failure> {
+        self.ask(&Request::Cancel { token: token as u64 })
     }
 
     /// Ends the shim and all it holds.

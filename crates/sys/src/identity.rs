@@ -28,6 +28,15 @@ pub fn set_name(name: &core::ffi::CStr) -> Result<(), Errno> {
     prctl(15, room.as_ptr() as usize, 0).map(drop)
 }
 
+/// The signal that this process gets when the thread that made it ends. Lost at a change of ids and at a set-id exec. It
+/// does not come for a parent that has ended already: compare [`crate::process::parent`] after this.
+///
+/// # Errors
+/// As prctl(2), `PR_SET_PDEATHSIG`.
+pub fn set_parent_death_signal(signal: i32) -> Result<(), Errno> {
+    prctl(1, signal as usize, 0).map(drop)
+}
+
 /// Keeps the permitted capabilities over a change of user id, until the next exec.
 ///
 /// # Errors

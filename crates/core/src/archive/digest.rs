@@ -8,6 +8,13 @@ use std::fmt;
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+
     /// Reads `sha256:<64 lower-case hex digits>`, and nothing else: a digest becomes a file name, so its text has one
     /// form only (OCI image spec, descriptor.md).
     ///

@@ -3,10 +3,12 @@
 
 mod container;
 mod owner;
+mod unpack;
 
 use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello, Request};
 use caisson_core::clock;
 use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
+use caisson_core::layers::Store;
 use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, identity, process};
@@ -14,7 +16,9 @@ use container::Container;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use owner::Owner;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use unpack::{Outcome, Unpacker};
 
 /// Where the owner's requests come from: the addon starts us with that socket as standard input.
 const REQUESTS: Number = Number(0);
@@ -26,6 +30,7 @@ const TO_OWNER: u64 = u64::MAX - 1;
 const PROCESS: u64 = 0;
 const REPORT: u64 = 1;
 const REMOVER: u64 = 2;
+const UNPACKER: u64 = 3;
 
 /// How long a busy cgroup is asked again before it is left to the journal.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -69,7 +74,15 @@ fn serve() -> Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
     let epoll = epoll.map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
     let owner = Owner::take().map_err(failed("socket"))?;
-    let mut shim = Shim { epoll, launcher, containers: BTreeMap::new(), owner: Some(owner), room };
+    let mut shim = Shim {
+        epoll,
+        launcher,
+        containers: BTreeMap::new(),
+        unpackers: BTreeMap::new(),
+        data_root: PathBuf::from(&hello.data_root),
+        owner: Some(owner),
+        room,
+    };
     if let Some(owner) = &shim.owner {
         shim.watch(&owner.requests, EpollFlags::EPOLLIN, FROM_OWNER)?;
         // Edge-triggered: told when it closes, and when there is room again after there was none.
@@ -78,6 +91,9 @@ fn serve() -> Result<()> {
             EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET,
             TO_OWNER,
         )?;
+    }
+    if Store::open(&shim.data_root)?.is_unclean() {
+        shim.clean(0, None);
     }
     let answer = shim.work();
     shim.launcher.leave();
@@ -88,6 +104,9 @@ struct Shim {
     epoll: Epoll,
     launcher: Launcher,
     containers: BTreeMap<u64, Container>,
+    /// Processes that unpack layers, and one of number 0 that cleans the store.
+    unpackers: BTreeMap<u64, Unpacker>,
+    data_root: PathBuf,
     /// Its sockets; none once it is gone.
     owner: Option<Owner>,
     room: Vec<u8>,
@@ -101,7 +120,7 @@ impl Shim {
 
     fn work(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        while self.owner.is_some() || !self.containers.is_empty() {
+        while self.owner.is_some() || !self.containers.is_empty() || !self.unpackers.is_empty() {
             let count = match self.epoll.wait(&mut events, self.next_timeout()) {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(errno) => return Err(failed("epoll")(Errno::from_raw(errno as i32))),
@@ -109,7 +128,10 @@ impl Shim {
             };
             // Ends before requests: a container that is over makes room first.
             for event in events.iter().take(count).filter(|event| event.data() < TO_OWNER) {
-                self.from_container(event.data() / 4, event.data() % 4);
+                match (event.data() / 4, event.data() % 4) {
+                    (token, UNPACKER) => self.from_unpacker(token),
+                    (token, what) => self.from_container(token, what),
+                }
             }
             for event in events.iter().take(count) {
                 match event.data() {
@@ -148,6 +170,7 @@ impl Shim {
         for container in self.containers.values_mut() {
             container.kill(channel::CAUSE_ABORTED);
         }
+        self.unpackers.values_mut().for_each(Unpacker::cancel);
     }
 
     fn from_owner(&mut self) {
@@ -207,6 +230,53 @@ impl Shim {
                 let usage = self.containers.get(&token).and_then(Container::usage);
                 self.tell(&Event::Stats { token, request, usage });
             }
+            Request::Unpack { layer } => {
+                let started = match descriptors.first() {
+                    Some(blob) => Unpacker::start(&self.data_root, blob, &layer),
+                    None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "layer", "has no blob")),
+                };
+                if let Err(error) = started.and_then(|unpacker| self.hold(layer.token, unpacker)) {
+                    self.tell(&Event::Failed { token: layer.token, error });
+                }
+            }
+            Request::Cancel { token } => {
+                if let Some(unpacker) = self.unpackers.get_mut(&token) {
+                    unpacker.cancel();
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, token: u64, mut unpacker: Unpacker) -> Result<()> {
+        if let Err(error) = self.watch(&unpacker.process, EpollFlags::EPOLLIN, token * 4 + UNPACKER) {
+            unpacker.cancel();
+            return Err(error);
+        }
+        self.unpackers.insert(token, unpacker);
+        Ok(())
+    }
+
+    /// Cleans the store in a process of its own: what is removed may be large.
+    fn clean(&mut self, token: u64, failure: Option<Error>) {
+        let cleaner = Unpacker::clean(&self.data_root, failure.clone());
+        if cleaner.and_then(|cleaner| self.hold(token, cleaner)).is_err()
+            && let Some(error) = failure
+        {
+            // The next shim tries again.
+            self.tell(&Event::Failed { token, error });
+        }
+    }
+
+    fn from_unpacker(&mut self, token: u64) {
+        let Some(unpacker) = self.unpackers.get_mut(&token) else { return };
+        let Some(outcome) = unpacker.outcome(&mut self.room) else { return };
+        let _ = self.epoll.delete(&unpacker.process);
+        self.unpackers.remove(&token);
+        match outcome {
+            Outcome::Unpacked => self.tell(&Event::Unpacked { token }),
+            Outcome::Failed(error) => self.tell(&Event::Failed { token, error }),
+            Outcome::Unclean(error) => self.clean(token, Some(error)),
+            Outcome::Cleaned => {}
         }
     }
 

@@ -1,0 +1,123 @@
+//! The unpacker: a forked role of the shim that holds a blob, a socket for its failure, and nothing else of the shim's.
+
+use caisson_core::channel::{self, Layer, Report};
+use caisson_core::layers::Store;
+use caisson_core::{At, Code, Error, Result, Stage};
+use caisson_sys::fd::{self, Number};
+use caisson_sys::process::{self, End, Fork};
+use caisson_sys::{Fd, identity};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::path::Path;
+
+const SIGKILL: i32 = 9;
+/// Where the child has its blob and its socket.
+const BLOB: Number = Number(0);
+const REPORT: Number = Number(1);
+
+#[derive(Debug)]
+pub(super) struct Unpacker {
+    pub(super) process: Fd,
+    /// Where it says why it failed; none while it only cleans.
+    report: Option<Fd>,
+    /// Why there is nothing to wait for but the cleaning.
+    failure: Option<Error>,
+    cancelled: bool,
+}
+
+/// What the end of an unpacker means.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The layer is in the store.
+    Unpacked,
+    /// It is not, and nothing is left of it.
+    Failed(Error),
+    /// It was killed: the store has to be cleaned.
+    Unclean(Error),
+    /// The store is clean.
+    Cleaned,
+}
+
+fn fork(work: impl FnOnce() -> i32) -> Result<Fd> {
+    let shim = std::process::id();
+    match process::fork(0, None).at(Stage::UNPACK, "clone3")? {
+        Fork::Parent { pidfd, .. } => Ok(pidfd),
+        Fork::Child => {
+            // A shim that is killed takes its unpackers along: the signal counts on one thread, and the shim has one.
+            let tied = identity::set_parent_death_signal(SIGKILL);
+            if tied.is_err() || process::parent() != shim {
+                caisson_sys::exit(1);
+            }
+            let _ = identity::set_name(c"caisson-unpack");
+            caisson_sys::exit(work())
+        }
+    }
+}
+
+impl Unpacker {
+    /// Starts to unpack a layer.
+    pub(super) fn start(data_root: &Path, blob: &Fd, layer: &Layer) -> Result<Self> {
+        let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+        let (report, theirs) = pair.at(Stage::UNPACK, "socketpair")?;
+        let (report, theirs): (Fd, Fd) = (report.into(), theirs.into());
+        let process = fork(|| {
+            // The owner's sockets and every container's pipes go: their ends must not depend on us.
+            let alone = fd::place(blob, BLOB.0)
+                .and_then(|()| fd::place(&theirs, REPORT.0))
+                .and_then(|()| fd::close_from(3));
+            let worked = alone.at(Stage::UNPACK, "descriptors").and_then(|()| {
+                let blob = fd::duplicate(BLOB, 3).at(Stage::UNPACK, "blob")?;
+                Store::open(data_root)?.unpack(blob.into(), layer)
+            });
+            let Err(error) = worked else { return 0 };
+            let _ = channel::send(REPORT, &Report::Failed { error }, &[], true);
+            1
+        })?;
+        Ok(Self { process, report: Some(report), failure: None, cancelled: false })
+    }
+
+    /// Starts to remove what dead unpackers left; `failure` is what is told of it at the end.
+    pub(super) fn clean(data_root: &Path, failure: Option<Error>) -> Result<Self> {
+        let process = fork(|| {
+            if fd::close_from(3).is_err() {
+                return 1;
+            }
+            Store::open(data_root).map_or(1, |store| {
+                store.clean();
+                0
+            })
+        })?;
+        Ok(Self { process, report: None, failure, cancelled: false })
+    }
+
+    /// Ends it. A cleaner is left to its work, which is short.
+    pub(super) fn cancel(&mut self) {
+        if self.report.is_some() && !self.cancelled {
+            self.cancelled = true;
+            let _ = process::send_signal(&self.process, SIGKILL);
+        }
+    }
+
+    /// What its end means; nothing while it works.
+    pub(super) fn outcome(&mut self, room: &mut [u8]) -> Option<Outcome> {
+        let end = match process::reap(&self.process) {
+            Ok(None) => return None,
+            Ok(Some(end)) => end,
+            Err(_) => End { status: SIGKILL, signaled: true, user_us: 0, system_us: 0, max_rss_kib: 0 },
+        };
+        let Some(report) = &self.report else {
+            return Some(self.failure.take().map_or(Outcome::Cleaned, Outcome::Failed));
+        };
+        if !end.signaled && end.status == 0 {
+            return Some(Outcome::Unpacked);
+        }
+        if let Ok(Some((Report::Failed { error }, _))) = channel::receive::<Report>(report, room, false) {
+            return Some(Outcome::Failed(error));
+        }
+        let message = match (self.cancelled, end.signaled) {
+            (true, _) => "was cancelled".to_owned(),
+            (false, true) => format!("the unpacking process was ended by signal {}", end.status),
+            (false, false) => "the unpacking process could not begin".to_owned(),
+        };
+        Some(Outcome::Unclean(Error::new(Code::Archive, Stage::UNPACK, "", message)))
+    }
+}

@@ -1,0 +1,34 @@
+/** Layers of images by the shim: it unpacks them in a process of its own. */
+import { toError } from '../native.ts'
+import type { LayerRequest } from '../image/unpack.ts'
+import { failureOf } from './shim.ts'
+import type { ShimConnection } from './shim.ts'
+
+/** Has a layer put into the store; settles once it is there, or once nothing of it is left. */
+export function unpackLayer(
+  connection: ShimConnection,
+  layer: LayerRequest,
+  signal: AbortSignal,
+): Promise<void> {
+  const token = connection.token()
+  return new Promise((resolve, reject) => {
+    const { shim, forget } = connection.get(token, (event) => {
+      forget()
+      signal.removeEventListener('abort', cancel)
+      if (event instanceof Error) reject(event)
+      else if (event.kind === 'unpacked') resolve()
+      else reject(failureOf(event))
+    })
+    const cancel = (): void => {
+      shim.cancel(token)
+    }
+    const failure = shim.unpack({ token, ...layer, lowers: [...layer.lowers] })
+    if (failure !== null) {
+      forget()
+      reject(toError(failure))
+      return
+    }
+    signal.addEventListener('abort', cancel, { once: true })
+    if (signal.aborted) cancel()
+  })
+}

@@ -1,0 +1,147 @@
+/**
+ * What is known of images, below the data root:
+ *
+ *   layers/CHAIN/{root/,layer.json}  a layer, whole and on the disk (crates/core/src/layers.rs makes them)
+ *   images/DIGEST.json               what a manifest of this digest came to, once verified
+ *   layouts/KEY.json                 the same by layout and tag, for as long as the layout's index is the same file
+ *
+ * The last two are answers that can be had again: what cannot be read of them is not there, and they are not synced.
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { native } from '../native.ts'
+import type { ImageConfig } from './config.ts'
+import type { Identity } from './layout.ts'
+import type { LayoutReference } from './reference.ts'
+
+/** What an image came to. */
+export interface Facts {
+  /** The manifest's digest. */
+  digest: string
+  config: ImageConfig
+  /** The chain ids of the layers to mount, the topmost first. Those below one that hides them all are left out. */
+  chains: readonly string[]
+}
+
+/** A layer in the store. */
+export interface Layer {
+  /** Whether it hides all layers below it. */
+  opaque: boolean
+}
+
+/** The form of the records. */
+const version = 1
+
+function hex(digest: string): string {
+  return digest.slice('sha256:'.length)
+}
+
+/** The chain ids of layers: each names a layer on all those below it (OCI image spec, config.md). */
+export function chainIds(diffIds: readonly string[]): readonly string[] {
+  let chain = ''
+  return diffIds.map((diffId) => {
+    chain = chain === '' ? diffId : native().addon.sha256(Buffer.from(`${chain} ${diffId}`))
+    return hex(chain)
+  })
+}
+
+let serial = 0
+
+function write(path: string, value: object): void {
+  const aside = `${path}.${process.pid}-${(serial += 1)}`
+  writeFileSync(aside, JSON.stringify({ version, ...value }), { mode: 0o600, flag: 'wx' })
+  try {
+    renameSync(aside, path)
+  } catch (error) {
+    rmSync(aside, { force: true })
+    throw error
+  }
+}
+
+function read<T extends object>(path: string): T | undefined {
+  try {
+    const value: unknown = JSON.parse(readFileSync(path, 'utf8'))
+    // Ours, in a directory that nobody else can write; of another version it says nothing.
+    return typeof value === 'object' && value !== null && 'version' in value && value.version === version
+      ? (value as T)
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The records of one data root. */
+export class ImageStore {
+  readonly #root: string
+  #made = false
+
+  constructor(root: string) {
+    this.#root = root
+  }
+
+  /** The directory that is mounted for a layer. */
+  tree(chain: string): string {
+    return join(this.#root, 'layers', chain, 'root')
+  }
+
+  /** A layer, if it is there. */
+  layer(chain: string): Layer | undefined {
+    try {
+      const mark = JSON.parse(readFileSync(join(this.#root, 'layers', chain, 'layer.json'), 'utf8')) as Layer
+      return { opaque: mark.opaque }
+    } catch {
+      return undefined
+    }
+  }
+
+  /** Whether all layers of an image are there. */
+  has({ chains }: Facts): boolean {
+    return chains.every((chain) => statSync(this.tree(chain), { throwIfNoEntry: false }) !== undefined)
+  }
+
+  /** A directory with nothing in it, for an image without layers. */
+  empty(): string {
+    const path = join(this.#root, 'layers', 'empty')
+    mkdirSync(path, { recursive: true, mode: 0o755 })
+    return path
+  }
+
+  /** What a manifest came to. */
+  image(digest: string): Facts | undefined {
+    return read<Facts>(this.#image(digest))
+  }
+
+  /** What a tag of a layout came to when its index was this one. */
+  layout(reference: LayoutReference, identity: Identity): Facts | undefined {
+    const record = read<Facts & { identity: Identity } & LayoutReference>(this.#layout(reference))
+    const { directory, tag } = reference
+    const same = record?.identity === identity && record.directory === directory && record.tag === tag
+    return same ? record : undefined
+  }
+
+  remember(facts: Facts): void {
+    this.#make()
+    write(this.#image(facts.digest), facts)
+  }
+
+  rememberLayout(reference: LayoutReference, identity: Identity, facts: Facts): void {
+    this.#make()
+    write(this.#layout(reference), { ...facts, ...reference, identity })
+  }
+
+  #make(): void {
+    if (this.#made) return
+    for (const name of ['images', 'layouts'])
+      mkdirSync(join(this.#root, name), { recursive: true, mode: 0o700 })
+    this.#made = true
+  }
+
+  #image(digest: string): string {
+    return join(this.#root, 'images', `${hex(digest)}.json`)
+  }
+
+  #layout({ directory, tag }: LayoutReference): string {
+    const key = native().addon.sha256(Buffer.from(`${directory}\0${tag ?? ''}`))
+    return join(this.#root, 'layouts', `${hex(key)}.json`)
+  }
+}
