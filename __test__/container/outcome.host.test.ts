@@ -43,6 +43,21 @@ test('kill sends to the main process, by name and by number; its default is SIGT
   }
 })
 
+test('a signal that did not end it is not the cause', async (t) => {
+  const { sh } = await scene(t)
+  const p = sh('trap : USR1; echo up; read a; kill -9 $$; ulimit -t 1; while :; do :; done', {
+    ulimits: { cpu: { soft: 1, hard: 1 } },
+  })
+  for await (const line of p.stdout?.lines() ?? []) {
+    t.is(line, 'up')
+    p.kill('SIGUSR1')
+    p.stdin?.end()
+  }
+  const { signal, cause } = await p
+  t.is(signal, 'SIGKILL')
+  t.is(cause, 'signal')
+})
+
 test('SIGKILL ends the whole container', async (t) => {
   const { sh } = await scene(t)
   const p = sh('sleep 60 & sleep 60')

@@ -8,9 +8,9 @@ import type { ProcessPromise, RunOptions } from '../../src/index.ts'
 import { leavesNothing, settled, take } from '../host/ledger.ts'
 
 /** Everything of this file's tests, on the host's own tmpfs. */
-export const ground = `/run/caisson-test.${process.pid}`
+export const ground: string = `/run/caisson-test.${process.pid}`
 /** A root file system: busybox, its links, a passwd and a group. */
-export const rootfs = join(ground, 'rootfs')
+export const rootfs: string = join(ground, 'rootfs')
 const engineRoot = join(ground, 'engine')
 
 /** What a test has to play with. */
