@@ -13,6 +13,8 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 export declare class Plan {
   /** Compiles a spec, given as the text of a config.json. `failure` says whether that went well. */
   constructor(spec: string, extras: PlanExtras)
+  /** Closes its memory file; it can be launched no more. */
+  close(): void
   /** Why the spec was refused. */
   get failure(): Failure | null
 }
@@ -232,6 +234,10 @@ export interface PlanExtras {
   supervise: boolean
   /** A spec without `linux.seccomp` gets Caisson's default profile. */
   defaultSeccomp: boolean
+  /** The environment gets `HOSTNAME`, if it has none. */
+  hostVariable: boolean
+  /** More groups of the user, by name or number. */
+  groups: Array<string>
 }
 
 /** The terminal's master that a shim has sent, the caller's to close; -1 if there is none. The socket stays the caller's. */

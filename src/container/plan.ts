@@ -1,27 +1,39 @@
 /** Plans by the text of their spec: a second run of the same spec compiles nothing. */
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
+import type { RunOptions } from './options.ts'
 import { unlimited } from './resources.ts'
 import type { Spec } from './spec.ts'
 
 type Plan = InstanceType<Native['Plan']>
 
-/** Programs alternate between a few specs; a plan is some 10 KiB in a sealed memory file, freed with its object. */
+/** Programs alternate between a few specs; a plan is some 10 KiB in a sealed memory file. */
 const most = 32
 const plans = new Map<string, Plan>()
 
 /** Compiles a spec, or answers the plan of an equal one. */
-export function planOf(spec: Spec, supervise: boolean, seccomp: unknown): Plan {
-  const defaultSeccomp = seccomp === undefined || seccomp === 'default'
+export function planOf(spec: Spec, options: RunOptions): Plan {
+  const { seccomp, env = {}, groups = [] } = options
+  const extras = {
+    supervise: options.init === true,
+    defaultSeccomp: seccomp === undefined || seccomp === 'default',
+    // The host name comes with the launch: a spec that held it would be another one for each container.
+    hostVariable: !Object.hasOwn(env, 'HOSTNAME'),
+    groups: groups.map(String),
+  }
   const text = JSON.stringify(spec).replaceAll(`"${unlimited}"`, '18446744073709551615')
-  const key = `${supervise ? 'init' : ''}/${defaultSeccomp ? 'default' : ''}/${text}`
+  const key = `${JSON.stringify(extras)}/${text}`
   const found = plans.get(key)
   if (found !== undefined) return found
-  const plan = new (native().addon.Plan)(text, { supervise, defaultSeccomp })
+  const plan = new (native().addon.Plan)(text, extras)
   if (plan.failure !== null) throw toError(plan.failure)
   if (plans.size >= most) {
-    const [oldest] = plans.keys()
-    if (oldest !== undefined) plans.delete(oldest)
+    const [oldest] = plans
+    if (oldest !== undefined) {
+      plans.delete(oldest[0])
+      // Not left to the collector: a program with a spec of its own for each run would run out of descriptors first.
+      oldest[1].close()
+    }
   }
   plans.set(key, plan)
   return plan

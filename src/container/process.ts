@@ -64,9 +64,13 @@ export class Run {
   readonly #settle: Settle
   readonly #moments: Moments
   #shim: InstanceType<Native['Shim']> | undefined
-  #streams: Streams = { stdin: null, stdout: null, stderr: null }
+  #streams: Streams = { stdin: null, stdout: null, stderr: null, relays: { stdin: null, outputs: [] } }
   #captures: [Capture, Capture] | undefined
+  #relays: Capture[] = []
   #asked: Cause | undefined
+  /** Signals that were sent; those of before the launch wait for it. */
+  readonly #signals: Set<number> = new Set()
+  #launched = false
   #pid: number | undefined
   #over = false
   #timers: NodeJS.Timeout[] = []
@@ -141,6 +145,8 @@ export class Run {
   /** The launch message is on its way. */
   sent(): void {
     this.#moments.sent = now()
+    this.#launched = true
+    for (const signal of this.#signals) this.#send(signal)
     const { timeout, stopTimeout } = this.#times
     // Without a stop time the shim itself keeps the time, however busy this thread is.
     if (timeout > 0 && stopTimeout !== undefined) {
@@ -159,14 +165,15 @@ export class Run {
     this.#streams = streams
     this.#terminal = terminal
     this.#captures = [new Capture(streams.stdout, most), new Capture(streams.stderr, most)]
+    this.#relays = streams.relays.outputs.map((stream) => new Capture(stream, 0))
   }
 
   /** Nothing was started, or nothing will be heard of it. */
   fail(error: Error): void {
     if (this.#over) return
     this.#finish()
-    const { stdin, stdout, stderr } = this.#streams
-    for (const stream of [stdin, stdout, stderr]) stream?.destroy()
+    const { stdin, stdout, stderr, relays } = this.#streams
+    for (const stream of [stdin, stdout, stderr, relays.stdin, ...relays.outputs]) stream?.destroy()
     this.#settle.reject(error)
   }
 
@@ -176,6 +183,7 @@ export class Run {
     if (this.#over) return false
     this.#asked ??= 'killed'
     if (this.#shim === undefined) this.#cancel?.abort(killedEarly(this.id))
+    this.#signals.add(number)
     this.#send(number)
     return true
   }
@@ -197,6 +205,7 @@ export class Run {
   }
 
   #send(signal: number): void {
+    if (!this.#launched) return
     if (signal === 9)
       this.#shim?.kill(this.token, this.#asked === 'aborted' ? 2 : this.#asked === 'timeout' ? 1 : 3)
     else this.#shim?.signal(this.token, signal)
@@ -263,12 +272,14 @@ export class Run {
     this.#finish()
     const [stdout, stderr] = this.#captures ?? []
     this.#streams.stdin?.destroy()
-    const late = setTimeout(() => {
-      this.#streams.stdout?.destroy()
-      this.#streams.stderr?.destroy()
+    this.#streams.relays.stdin?.destroy()
+    const outputs = [...(this.#captures ?? []), ...this.#relays]
+    for (const output of outputs) output.look()
+    const late = setInterval(() => {
+      for (const output of outputs) output.giveUpIfSilent()
     }, grace)
-    await Promise.all([stdout?.ended, stderr?.ended])
-    clearTimeout(late)
+    await Promise.all(outputs.map((output) => output.ended))
+    clearInterval(late)
     if (end.left !== undefined) {
       this.#settle.reject(toError(end.left))
       return
@@ -280,7 +291,7 @@ export class Run {
     const result = {
       exitCode: end.signaled ? null : end.status,
       signal: end.signaled ? signalName(end.status) : null,
-      cause: causeOf(end, this.#asked),
+      cause: causeOf(end, this.#asked, this.#signals),
       stdout: text(stdout),
       stderr: text(stderr),
       dropped: { stdout: stdout?.dropped ?? 0, stderr: stderr?.dropped ?? 0 },

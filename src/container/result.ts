@@ -101,10 +101,13 @@ export function signalNumber(signal: string | number): number | undefined {
 
 const causes: Record<number, Cause> = { 1: 'timeout', 2: 'aborted', 3: 'killed' }
 
-/** `asked`: what this side did that may have been the cause, before the shim's own knowledge. */
-export function causeOf(end: NativeEnd, asked: Cause | undefined): Cause {
+/**
+ * `asked`: what this side did that may have been the cause, before the shim's own knowledge; a signal is one only if the
+ * command died of it.
+ */
+export function causeOf(end: NativeEnd, asked: Cause | undefined, signals: ReadonlySet<number>): Cause {
   const killed = causes[end.killed]
-  if (asked !== undefined && (asked !== 'killed' || end.signaled)) return asked
+  if (asked !== undefined && (asked !== 'killed' || (end.signaled && signals.has(end.status)))) return asked
   if (killed !== undefined && end.signaled) return killed
   if (end.oom) return 'oom'
   return end.signaled ? 'signal' : 'exit'

@@ -177,7 +177,7 @@ async function begin(
     run.moments.resolved = now()
     bounding ??= BigInt(`0x${addon.boundingSet()}`)
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
-    const plan = planOf(spec, options.init === true, options.seccomp)
+    const plan = planOf(spec, options)
     const hostname = options.hostname ?? run.id.slice(0, 12)
     const shim = run.shim()
     const { timeout, stopTimeout } = times(options)

@@ -32,9 +32,8 @@ function args(
   return [...(image.entrypoint ?? []), ...(command ?? image.cmd ?? [])]
 }
 
-function environment(options: RunOptions, image: ImageConfig, hostname: string | undefined): string[] {
+function environment(options: RunOptions, image: ImageConfig): string[] {
   const env = new Map<string, string>([['PATH', defaults.path]])
-  if (hostname !== undefined) env.set('HOSTNAME', hostname)
   if (options.tty === true) env.set('TERM', 'xterm')
   for (const entry of image.env ?? []) {
     const at = entry.indexOf('=')
@@ -52,13 +51,10 @@ function environment(options: RunOptions, image: ImageConfig, hostname: string |
 
 function user(options: RunOptions, image: ImageConfig): Record<string, unknown> {
   const words = options.user === undefined ? (image.user ?? '') : String(options.user)
-  const groups = (options.groups ?? []).map((group) => {
-    const gid = Number(group)
-    if (!Number.isSafeInteger(gid) || gid < 0 || gid > 0x7fffffff)
-      throw refuse('groups', `'${group}' is no number of a group`)
-    return gid
-  })
-  return { uid: 0, gid: 0, username: words, ...(groups.length > 0 && { additionalGids: groups }) }
+  // More groups may be names, for which the spec has no word: they go beside it (plan.ts).
+  const wrong = options.groups?.find((group) => typeof group !== 'number' && typeof group !== 'string')
+  if (wrong !== undefined) throw refuse('groups', `'${String(wrong)}' is neither a name nor a number`)
+  return { uid: 0, gid: 0, username: words }
 }
 
 function workdir(options: RunOptions, image: ImageConfig): string {
@@ -102,7 +98,7 @@ export function compose(
       }),
       user: user(options, image),
       args: words,
-      env: environment(options, image, options.hostname),
+      env: environment(options, image),
       cwd: workdir(options, image),
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       ...(ulimits.length > 0 && { rlimits: ulimits }),

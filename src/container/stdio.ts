@@ -1,5 +1,5 @@
 /** The three descriptors of a payload: pipes with streams on this side, /dev/null, or what the caller has. */
-import { closeSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
@@ -16,13 +16,16 @@ export type Output = Readable & {
 
 const names = ['stdin', 'stdout', 'stderr'] as const
 
+/** This program's own stdin, stdout and stderr, not touched before they are needed. */
+type Own = 0 | 1 | 2
+
 interface End {
   /** What the payload gets: a descriptor, or -1 for /dev/null. */
   payload: number
   /** Our end of a pipe. */
   ours?: number
   /** What is connected to our end. */
-  peer?: Readable | Writable | Uint8Array | 'inherit'
+  peer?: Readable | Writable | Uint8Array | Own
 }
 
 /** What one run was given as stdio. */
@@ -47,14 +50,32 @@ function pipe(index: number): Required<Pick<End, 'payload' | 'ours'>> {
   return index === 0 ? { payload: read, ours: write } : { payload: write, ours: read }
 }
 
-function open(option: StdioOption, index: number): End {
+function isSocket(fd: number): boolean {
+  try {
+    return fstatSync(fd).isSocket()
+  } catch {
+    // A closed one: the binding says so, with its name.
+    return false
+  }
+}
+
+/** Which of this program's own streams a terminal's descriptor is. */
+function ownTerminal(fd: number, index: Own): Own {
+  if (index === 0 ? fd === 0 : fd === 1 || fd === 2) return fd as Own
+  throw refuse('stdio', `descriptor ${fd} is a terminal: relayed are this program's own alone, as 'inherit'`)
+}
+
+function open(option: StdioOption, index: Own): End {
   if (option === 'pipe') return pipe(index)
   if (option === 'ignore') return { payload: -1 }
   // A terminal is never handed in: the payload could push input into the caller's shell (TIOCSTI and kin).
-  if (option === 'inherit') return isatty(index) ? { ...pipe(index), peer: 'inherit' } : { payload: index }
+  // Nor a socket, which is what Node gives its own children as pipes: it has made it non-blocking, for both.
+  if (option === 'inherit') {
+    return isatty(index) || isSocket(index) ? { ...pipe(index), peer: index } : { payload: index }
+  }
   if (typeof option === 'number') {
     if (!Number.isInteger(option) || option < 0) throw refuse('stdio', `${option} is no descriptor`)
-    return isatty(option) ? { ...pipe(index), peer: 'inherit' } : { payload: option }
+    return isatty(option) ? { ...pipe(index), peer: ownTerminal(option, index) } : { payload: option }
   }
   const fits =
     index === 0 ? option instanceof Readable || option instanceof Uint8Array : option instanceof Writable
@@ -66,7 +87,7 @@ function open(option: StdioOption, index: number): End {
 export function openStdio(options: RunOptions): Stdio {
   const ends: End[] = []
   try {
-    for (const [index, option] of each(options).entries()) ends.push(open(option, index))
+    for (const [index, option] of each(options).entries()) ends.push(open(option, index as Own))
   } catch (error) {
     closeStdio({ payload: [], own: 0, ends }, true)
     throw error
@@ -110,6 +131,8 @@ export interface Streams {
   stdin: Writable | null
   stdout: Output | null
   stderr: Output | null
+  /** What is relayed from and to this program's own streams, which nobody else reads or writes. */
+  relays: { stdin: Writable | null; outputs: Output[] }
 }
 
 /** Wraps our ends: the one place that does, in the tick in which they were made. */
@@ -121,19 +144,27 @@ export function connect(stdio: Stdio, input: string | Uint8Array | undefined): S
   stdin?.on('error', () => {})
   if (stdin !== null) {
     const { peer } = first ?? {}
-    if (peer === 'inherit') process.stdin.pipe(stdin)
+    if (peer === 0) process.stdin.pipe(stdin)
     else if (peer instanceof Readable) peer.pipe(stdin)
     else if (peer instanceof Uint8Array) stdin.end(peer)
     else if (input !== undefined) stdin.end(input)
   } else if (input !== undefined) throw refuse('input', 'stdin is not a pipe')
-  const [stdout = null, stderr = null] = outputs.map(({ ours, peer }, index) => {
+  const [stdout = null, stderr = null] = outputs.map(({ ours, peer }) => {
     if (ours === undefined) return null
     const stream = new Socket({ fd: ours, readable: true, writable: false })
-    if (peer === 'inherit') stream.pipe(index === 0 ? process.stdout : process.stderr, { end: false })
+    if (peer === 1) stream.pipe(process.stdout, { end: false })
+    else if (peer === 2) stream.pipe(process.stderr, { end: false })
     else if (peer instanceof Writable) stream.pipe(peer, { end: false })
     return withLines(stream)
   })
-  return { stdin, stdout, stderr }
+  const [inherits, ...relayed] = stdio.ends.map(({ peer }) => typeof peer === 'number')
+  const hidden = [stdout, stderr].filter((stream, index) => stream !== null && relayed[index] === true)
+  return {
+    stdin: inherits === true ? null : stdin,
+    stdout: relayed[0] === true ? null : stdout,
+    stderr: relayed[1] === true ? null : stderr,
+    relays: { stdin: inherits === true ? stdin : null, outputs: hidden as Output[] },
+  }
 }
 
 /** Keeps what a stream brings, up to a bound. */
@@ -144,14 +175,19 @@ export class Capture {
   dropped = 0
   /** Settles at the end of the stream, however it came. */
   readonly ended: Promise<void>
+  readonly #stream: Readable | null
+  #seen = 0
+  #looked = 0
 
   constructor(stream: Readable | null, most: number) {
+    this.#stream = stream
     this.#left = most
     if (stream === null) {
       this.ended = Promise.resolve()
       return
     }
     stream.on('data', (chunk: Buffer) => {
+      this.#seen += chunk.length
       const kept = chunk.subarray(0, this.#left)
       this.#left -= kept.length
       this.dropped += chunk.length - kept.length
@@ -161,6 +197,23 @@ export class Capture {
       stream.once('close', resolve)
       stream.on('error', () => {})
     })
+  }
+
+  /**
+   * Ends a stream that nothing comes from: since the last call nothing did, nothing waits to be taken, and whoever takes
+   * it wants more. A slow taker is waited for, as Node does.
+   */
+  giveUpIfSilent(): void {
+    const stream = this.#stream
+    if (stream === null) return
+    const held = stream.readableFlowing === false && stream.listenerCount('readable') === 0
+    if (this.#seen === this.#looked && stream.readableLength === 0 && !held) stream.destroy()
+    this.look()
+  }
+
+  /** From now on it is watched for silence. */
+  look(): void {
+    this.#looked = this.#seen
   }
 
   bytes(): Buffer {

@@ -17,7 +17,7 @@ export function openTerminal(): { stdio: Stdio; ours: number } {
 export function terminalStreams(options: RunOptions): Streams {
   const [stdin, stdout] = [new PassThrough(), new PassThrough()]
   if (options.input !== undefined) stdin.end(options.input)
-  return { stdin, stdout: withLines(stdout), stderr: null }
+  return { stdin, stdout: withLines(stdout), stderr: null, relays: { stdin: null, outputs: [] } }
 }
 
 /** Connects both streams to the pty, once there is one. */

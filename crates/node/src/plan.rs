@@ -2,7 +2,7 @@
 
 use crate::outcome::Failure;
 use caisson_core::plan::{Extras, compile};
-use caisson_core::{Error, Result};
+use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::Fd;
 use napi_derive::napi;
 
@@ -13,6 +13,10 @@ pub struct PlanExtras {
     pub supervise: bool,
     /// A spec without `linux.seccomp` gets Caisson's default profile.
     pub default_seccomp: bool,
+    /// The environment gets `HOSTNAME`, if it has none.
+    pub host_variable: bool,
+    /// More groups of the user, by name or number.
+    pub groups: Vec<String>,
 }
 
 /// A compiled spec in a sealed memory file.
@@ -32,12 +36,20 @@ impl Plan {
             default_seccomp: extras.default_seccomp,
             // This process is Node, which has raised its own soft limit.
             lower_files: true,
+            host_variable: extras.host_variable,
+            groups: extras.groups,
         };
         let parsed =
             serde_json::from_str(&spec).map_err(|error| Error::invalid("config.json", error.to_string()));
-        let plan = parsed.and_then(|spec| compile(&spec, extras));
+        let plan = parsed.and_then(|spec| compile(&spec, &extras));
         let terminal = plan.as_ref().is_ok_and(|plan| plan.terminal);
         Self { outcome: plan.and_then(|plan| plan.seal()), terminal }
+    }
+
+    /// Closes its memory file; it can be launched no more.
+    #[napi(catch_unwind)]
+    pub fn close(&mut self) {
+        self.outcome = Err(Error::new(Code::Internal, Stage::PLAN, "plan", "closed"));
     }
 
     /// Why the spec was refused.

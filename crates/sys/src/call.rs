@@ -90,6 +90,7 @@ mod arch {
         pub const IOCTL: usize = 16;
         pub const SENDMSG: usize = 46;
         pub const RECVMSG: usize = 47;
+        pub const CLONE: usize = 56;
         pub const EXECVE: usize = 59;
         pub const FCNTL: usize = 72;
         pub const GETPPID: usize = 110;
@@ -155,6 +156,7 @@ mod arch {
         pub const IOCTL: usize = 29;
         pub const SENDMSG: usize = 211;
         pub const RECVMSG: usize = 212;
+        pub const CLONE: usize = 220;
         pub const EXECVE: usize = 221;
         pub const FCNTL: usize = 25;
         pub const GETPPID: usize = 173;

@@ -40,6 +40,9 @@ pub enum Fork {
 /// Forks into new `namespaces` and, if given, straight into a cgroup: clone3 with `CLONE_PIDFD`, `CLONE_CLEAR_SIGHAND`
 /// and `CLONE_INTO_CGROUP`, no shared memory. The child's exit signal is SIGCHLD.
 ///
+/// With neither it is clone(2): the default filter of containers answers clone3 with ENOSYS, since it cannot see its flags,
+/// and caught signals stay caught in the child.
+///
 /// The caller must be single-threaded: the child has this thread alone, and a lock that another held stays locked.
 ///
 /// # Errors
@@ -65,6 +68,15 @@ pub fn fork(namespaces: u64, cgroup: Option<&Fd>) -> Result<Fork, Errno> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     const SIGCHLD: u64 = 17;
     let mut pidfd: i32 = -1;
+    if namespaces == 0 && cgroup.is_none() {
+        let flags = (CLONE_PIDFD | SIGCHLD) as usize;
+        let place = core::ptr::from_mut(&mut pidfd) as usize;
+        // SAFETY: without CLONE_VM the child runs on a copy of everything, as after fork(2); the handle goes to `pidfd`.
+        return match unsafe { call(nr::CLONE, [flags, 0, place, 0, 0, 0]) }? {
+            0 => Ok(Fork::Child),
+            pid => Ok(Fork::Parent { pid: pid as u32, pidfd: Fd::from_call(pidfd as usize) }),
+        };
+    }
     let mut args = CloneArgs {
         flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         pidfd: core::ptr::from_mut(&mut pidfd) as u64,

@@ -25,6 +25,9 @@ impl Init {
         if !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME=")) {
             env.push(CString::new([b"HOME=", self.found.home.as_bytes()].concat()).unwrap_or_default());
         }
+        if self.plan.host_variable && !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOSTNAME=")) {
+            env.push(CString::new(format!("HOSTNAME={}", self.given.hostname)).unwrap_or_default());
+        }
         let args: Vec<Option<&CStr>> =
             self.plan.args.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
         let envp: Vec<Option<&CStr>> = env.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
@@ -39,7 +42,9 @@ impl Init {
         let path =
             env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
         let mut seen = Errno::ENOENT;
-        for dir in path.split(|byte| *byte == b':').filter(|dir| !dir.is_empty()) {
+        // An empty name is in no directory: with a slash before it, it would be the directory itself.
+        let dirs = path.split(|byte| *byte == b':').filter(|dir| !dir.is_empty() && !name.is_empty());
+        for dir in dirs {
             let Ok(candidate) = CString::new([dir, b"/", name.to_bytes()].concat()) else { continue };
             match file::execve(&candidate, &argv, &envp, &mut room) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
@@ -70,7 +75,7 @@ impl Init {
                 // A session of its own, so that a terminal's signals reach it; the terminal goes with it.
                 process::setsid().map_err(|errno| internal(errno.raw()))?;
                 if let Some((_, peer)) = &self.terminal {
-                    let _ = caisson_sys::ioctl::take_terminal(peer);
+                    caisson_sys::ioctl::take_terminal(peer).map_err(|errno| internal(errno.raw()))?;
                 }
                 Ok(())
             }

@@ -58,6 +58,10 @@ impl Init {
             for number in 0..3 {
                 fd::place(peer, number).at(stage, "terminal")?;
             }
+            // With an init of ours the command takes it, in its own session: a terminal controls one session only.
+            if self.plan.supervise {
+                return Ok(());
+            }
             return ioctl::take_terminal(peer).at(stage, "terminal");
         }
         // All three are above 2, so that none is covered before it is placed.

@@ -11,7 +11,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use std::ffi::CString;
 
 /// What the runtime spec has no word for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
     /// Init stays as pid 1 and reaps.
     pub supervise: bool,
@@ -19,13 +19,17 @@ pub struct Extras {
     pub default_seccomp: bool,
     /// A spec without a limit of open files gets the soft limit that programs expect, 1024, instead of the engine's.
     pub lower_files: bool,
+    /// The environment gets `HOSTNAME`, unless the spec's has it: the host name may come with the launch.
+    pub host_variable: bool,
+    /// More groups of the user, by name or number, where the spec gives the user by `username`.
+    pub groups: Vec<String>,
 }
 
 /// Compiles a spec.
 ///
 /// # Errors
 /// [`crate::Code::InvalidSpec`] and [`crate::Code::Unsupported`], with the field as subject.
-pub fn compile(spec: &Spec, extras: Extras) -> Result<LaunchPlan> {
+pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     refuse_unbuilt(spec)?;
     let linux = spec.linux().clone().unwrap_or_default();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "missing"))?;
@@ -51,6 +55,7 @@ pub fn compile(spec: &Spec, extras: Extras) -> Result<LaunchPlan> {
         env: process::environment(process.env().as_deref())?,
         terminal,
         supervise: extras.supervise,
+        host_variable: extras.host_variable,
         ..LaunchPlan::default()
     };
     if plan.args.is_empty() {
@@ -99,7 +104,7 @@ pub fn compile(spec: &Spec, extras: Extras) -> Result<LaunchPlan> {
         }
         None => None,
     };
-    process::identity(process, filter, extras.lower_files, &mut plan)?;
+    process::identity(process, filter, extras, &mut plan)?;
     Ok(plan)
 }
 

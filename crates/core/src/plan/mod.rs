@@ -36,6 +36,8 @@ wire! {
         pub terminal: bool,
         /// Whether init stays as pid 1: forks the command, passes signals on, reaps.
         pub supervise: bool,
+        /// Whether the environment gets `HOSTNAME`, if it has none.
+        pub host_variable: bool,
     }
 }
 
@@ -197,7 +199,7 @@ impl Step {
 
 /// Says that plan and executable were built together. The build script of neither makes it: both take the version and
 /// the size of the types that cross.
-const BUILD: &str = concat!("caisson-plan ", env!("CARGO_PKG_VERSION"), " 1");
+const BUILD: &str = concat!("caisson-plan ", env!("CARGO_PKG_VERSION"), " 2");
 /// The largest plan that is read: a filter of 4,096 instructions and a thousand mounts are far below it.
 const MAX_PLAN: u64 = 4 << 20;
 

@@ -192,9 +192,15 @@ fn filesystem(mount: &Mount, options: Options, namespaces: u64, field: &str) -> 
     if needs == namespace::CGROUP && namespaces & needs == 0 {
         return Err(Error::unsupported(format!("{field}.type cgroup in the host's cgroup namespace")));
     }
+    // What mountinfo and df show as the device; a name, not a place.
+    let mut data = options.data;
+    if let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) {
+        let source = c_string(&format!("{field}.source"), &source.to_string_lossy())?;
+        data.push((c_string(field, "source")?, Some(source)));
+    }
     Ok(Filesystem {
         kind: c_string(field, kind)?,
-        options: options.data,
+        options: data,
         attributes: change.set | change.set_recursive,
     })
 }

@@ -1,7 +1,7 @@
 //! The process of the spec: environment, limits, ids, capabilities, and the order in which rights are given up.
 
 use super::compile::c_string;
-use super::{LaunchPlan, Step, User};
+use super::{Extras, LaunchPlan, Step, User};
 use crate::error::{Error, Result};
 use crate::seccomp::Filter;
 use crate::wire::Bytes;
@@ -115,7 +115,7 @@ const CALLS_UNDER_LAST_FILTER: [&str; 2] = ["execve", "write"];
 pub(super) fn identity(
     process: &Process,
     filter: Option<Filter>,
-    lower_files: bool,
+    extras: &Extras,
     plan: &mut LaunchPlan,
 ) -> Result<()> {
     let steps = &mut plan.steps;
@@ -141,11 +141,11 @@ pub(super) fn identity(
         let resource = resource(limit.typ());
         steps.push(Step::ResourceLimit { resource, soft: limit.soft(), hard: limit.hard(), field });
     }
-    if lower_files && !seen.contains(&PosixRlimitType::RlimitNofile) {
+    if extras.lower_files && !seen.contains(&PosixRlimitType::RlimitNofile) {
         steps.push(Step::LowerFiles {});
     }
     let user = process.user();
-    steps.push(Step::FindUser { user: find(process) });
+    steps.push(Step::FindUser { user: find(process, &extras.groups) });
     steps.push(Step::Umask { mask: user.umask().unwrap_or(0o022) & 0o777 });
     steps.push(Step::Report {});
 
@@ -182,12 +182,13 @@ pub(super) fn identity(
 
 /// A `username` (docker's words) is looked up in the container; plain ids are taken as they are, the gid first among
 /// the groups (CVE-2022-36109).
-fn find(process: &Process) -> User {
+fn find(process: &Process, more: &[String]) -> User {
     let user = process.user();
     let extra = user.additional_gids().clone().unwrap_or_default();
     match user.username() {
         Some(words) => {
-            User::Named { words: words.clone(), groups: extra.iter().map(ToString::to_string).collect() }
+            let groups = extra.iter().map(ToString::to_string).chain(more.iter().cloned()).collect();
+            User::Named { words: words.clone(), groups }
         }
         None => {
             let mut groups = vec![user.gid()];

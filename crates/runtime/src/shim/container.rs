@@ -126,6 +126,8 @@ impl Container {
                     self.running.stamps.executed = clock::now();
                     self.start = Start::Executed;
                 }
+                // Killed before the command began: that is how it ended, and no failure.
+                Ok(None) if self.killed != CAUSE_NONE => self.start = Start::Failed,
                 Ok(None) => {
                     let message = "init ended before it was ready: killed, or out of memory";
                     self.failure = Some(Error::new(Code::Launch, Stage::SESSION, "init", message));
