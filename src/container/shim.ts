@@ -1,6 +1,6 @@
 /** The shim of this thread, started at the first run, and who waits for which of its events. */
 import { Socket } from 'node:net'
-import type { ShimEvent } from '../../index.js'
+import type { ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
@@ -85,7 +85,7 @@ export class ShimConnection {
   }
 
   /** The shim, started if there is none, with `listener` for what it says of the run `token`. */
-  get(token: number, listener: Listener): { shim: NativeShim; forget(): void } {
+  get(token: number, listener: Listener): { shim: NativeShim; forget: () => void } {
     const connected = (this.#connected ??= this.#start())
     connected.listen(token, listener)
     return { shim: connected.shim, forget: () => connected.forget(token) }
@@ -119,7 +119,7 @@ export class ShimConnection {
         'ERR_SHIM_LOST',
         'the process that held the containers ended; they were killed and taken down',
       )
-    for (const listener of [...connected.listeners.values()]) listener(error)
+    for (const listener of Array.from(connected.listeners.values())) listener(error)
   }
 }
 

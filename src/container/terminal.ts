@@ -1,7 +1,6 @@
 /** The one stream of a run with a terminal: bytes of both directions, kept until the pty is there. */
 import { PassThrough } from 'node:stream'
 import { ReadStream } from 'node:tty'
-import type { Writable } from 'node:stream'
 import { native } from '../native.ts'
 import type { RunOptions } from './options.ts'
 import { withLines } from './stdio.ts'
@@ -23,11 +22,11 @@ export function terminalStreams(options: RunOptions): Streams {
 /** Connects both streams to the pty, once there is one. */
 export function joinTerminal(master: number, { stdin, stdout }: Streams): void {
   const stream = new ReadStream(master)
-  const [from, to] = [stdin as PassThrough | null, stdout as unknown as PassThrough | null]
+  const to = stdout as PassThrough | null
   // The last process of the terminal is gone: Linux says EIO where others say end.
   stream.on('error', () => stream.destroy())
   stream.once('close', () => to?.end())
   if (to !== null) stream.pipe(to, { end: false })
   // The end of stdin is no end of the terminal: a person types ^D.
-  from?.pipe(stream as unknown as Writable, { end: false })
+  stdin?.pipe(stream, { end: false })
 }

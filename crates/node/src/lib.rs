@@ -1,9 +1,10 @@
 //! The napi-rs binding. It converts and carries; it decides nothing. Failures are values, made into errors in
 //! TypeScript, where the caller's stack is.
+#![allow(clippy::needless_pass_by_value, reason = "napi hands arguments over by value")]
 
-mod digest;
+pub mod digest;
 mod executable;
-mod outcome;
-mod plan;
-mod shim;
-mod stdio;
+pub mod outcome;
+pub mod plan;
+pub mod shim;
+pub mod stdio;
