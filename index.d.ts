@@ -244,7 +244,7 @@ export interface PlanExtras {
 export declare function receiveTerminal(socket: number): number
 
 /** The SHA-256 of bytes, `sha256:` and 64 hex digits. */
-export declare function sha256(bytes: Buffer): string
+export declare function sha256(bytes: Uint8Array): string
 
 /** What a shim says. */
 export interface ShimEvent {
