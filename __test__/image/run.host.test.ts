@@ -149,6 +149,15 @@ test('layers: whiteouts, opaque directories, links to lower layers, modes and ow
   t.like(held(directory), { layers: 2, unpacking: 0 })
 })
 
+test('an image of many layers', async (t) => {
+  const directory = scratch(t)
+  // Kernels before 6.7 take the names of all layers in one value of 255 bytes.
+  const more = Array.from({ length: 60 }, (_, at) => layouts.tar([{ name: `f/${at}`, content: 'x' }]))
+  layouts.layout(directory, { layers: [layouts.busybox(), ...more] })
+  const { stdout } = await engine(t, directory).run(`oci:${directory}`, ['ls', '/f'])
+  t.is(stdout.trim().split('\n').length, more.length)
+})
+
 test('a layer that hides all others hides them', async (t) => {
   const directory = scratch(t)
   const lower = layouts.tar([{ name: 'hidden', content: 'x' }])
@@ -232,10 +241,9 @@ test('a second run reads no blob, in this process and in another', async (t) => 
   layouts.index(directory, { one: manifest, two: manifest })
   t.is(await run('two'), 'ran\n')
   t.is(await run('one'), 'ran\n')
-  // An index that has not changed for a while is not even read.
+  // An index that has not changed for a while is not even read: the answer by layout and tag is enough.
   await sleep(200)
   t.is(await run('two'), 'ran\n')
-  t.like(held(directory), { layers: 1, images: 1, layouts: 1 })
   rmSync(join(directory, 'data/images'), { recursive: true })
   t.is(await run('two', engine(t, directory)), 'ran\n')
   // A tag that is gone is gone.

@@ -325,10 +325,15 @@ let own: Record<string, string> | undefined
 /** The namespaces of this process, to say which a container shares. */
 function ownNamespaces(): Record<string, string> {
   own ??= Object.fromEntries(
-    ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].map((name) => {
+    ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].flatMap((name) => {
       const file = name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name
-      const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/self/ns/${file}`))
-      return [name, inode?.[1] ?? '']
+      try {
+        const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/self/ns/${file}`))
+        return [[name, inode?.[1] ?? '']]
+      } catch {
+        // A kernel may be built without one of them.
+        return []
+      }
     }),
   )
   return own

@@ -2,13 +2,18 @@
 //! function, and no caller would know.
 
 use crate::error::{At, Error, Result, Stage};
-use caisson_sys::{Errno, Fd, mount};
-use std::ffi::{CStr, CString};
+use caisson_sys::file::{open, openat2};
+use caisson_sys::{Cwd, Errno, Fd, mount};
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The most lowers that the kernel takes in one overlay.
 pub const MAX_LOWERS: usize = 500;
+
+/// The most bytes of one value that fsconfig(2) takes.
+const MAX_VALUE: usize = 255;
 
 fn path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"))
@@ -19,6 +24,8 @@ fn path(path: &Path) -> Result<CString> {
 ///
 /// The upper of a throwaway container is `volatile`: nothing is synced for it, neither at an fsync inside nor at the end.
 ///
+/// The caller must be single-threaded: on kernels before 6.7 its working directory is moved and put back.
+///
 /// # Errors
 /// With the kernel's own words where it has some: ENOENT for a lower that is not there, EINVAL for an upper whose file
 /// system cannot be one.
@@ -28,8 +35,10 @@ pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<Fd> {
         return Err(Error::invalid("rootfs", format!("has more than {MAX_LOWERS} layers")));
     }
     let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
-    let result = configure(&context, lowers, upper);
-    match result {
+    if !takes_one_by_one()? {
+        return by_numbers(context, lowers, upper, subject);
+    }
+    match configure(&context, lowers, upper) {
         Ok(()) => {}
         Err(Failure::Kernel(errno)) => return Err(explain(&context, errno, subject)),
         Err(Failure::Ours(error)) => return Err(error),
@@ -55,20 +64,25 @@ impl From<Error> for Failure {
     }
 }
 
+/// Whether this kernel knows `lowerdir+` (6.7), which looks its value up at once. Before 6.5 overlayfs has no parser of
+/// its own, and fsconfig(2) takes any key; 6.5 and 6.6 refuse it.
+fn takes_one_by_one() -> Result<bool> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
+    let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
+    let answer = context.string(c"lowerdir+", c"/proc/self/absent");
+    Ok(*KNOWN.get_or_init(|| answer == Err(Errno::ENOENT)))
+}
+
 fn configure(
     context: &mount::Context,
     lowers: &[&Path],
     upper: Option<(&Path, &Path)>,
 ) -> Result<(), Failure> {
-    for (index, lower) in lowers.iter().enumerate() {
-        match context.string(c"lowerdir+", &path(lower)?) {
-            // Before 6.5 there is only the option string, a page at most, with escapes.
-            Err(Errno::EINVAL) if index == 0 && !knows_appending(context) => {
-                context.string(c"lowerdir", &joined(lowers)?)?;
-                break;
-            }
-            answer => answer?,
-        }
+    for lower in lowers {
+        context.string(c"lowerdir+", &path(lower)?)?;
     }
     // One lower and no upper is no overlay: the kernel wants two.
     if let Some((upper, work)) = upper {
@@ -76,41 +90,57 @@ fn configure(
         context.string(c"workdir", &path(work)?)?;
         context.flag(c"volatile")?;
     }
-    set_if_known(context, c"redirect_dir", c"off")?;
-    set_if_known(context, c"metacopy", c"off")?;
-    Ok(())
+    Ok(plain(context)?)
 }
 
-fn knows_appending(context: &mount::Context) -> bool {
-    let mut room = [0u8; 256];
-    let words = context.complaint(&mut room).to_ascii_lowercase();
-    !String::from_utf8_lossy(&words).contains("unknown parameter")
+/// No redirects: what an image's attributes say must not lead from one directory to another (security.md D5).
+fn plain(context: &mount::Context) -> Result<(), Errno> {
+    context.string(c"redirect_dir", c"off")?;
+    context.string(c"metacopy", c"off")
 }
 
-fn set_if_known(context: &mount::Context, key: &CStr, value: &CStr) -> Result<(), Errno> {
-    context.string(key, value)
-}
-
-fn joined(lowers: &[&Path]) -> Result<CString> {
-    let mut text = Vec::new();
-    for lower in lowers {
-        if !text.is_empty() {
-            text.push(b':');
-        }
-        for byte in lower.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b'\\' | b',') {
-                text.push(b'\\');
-            }
-            text.push(*byte);
-        }
+/// Where the lowers are one value of at most 255 bytes: in /proc/self/fd each layer has a name of two or three digits,
+/// which needs no escape either. Old overlayfs looks the names up at the mount, later ones at once.
+fn by_numbers(
+    context: mount::Context,
+    lowers: &[&Path],
+    upper: Option<(&Path, &Path)>,
+    subject: String,
+) -> Result<Fd> {
+    let open_one = |directory: &&Path| {
+        openat2(Cwd, &path(directory)?, open::PATH | open::DIRECTORY, 0, 0)
+            .at(Stage::SOURCE, directory.to_string_lossy())
+    };
+    let opened = lowers.iter().map(open_one).collect::<Result<Vec<Fd>>>()?;
+    let number = |fd: &Fd| caisson_sys::Descriptor::raw(fd).to_string();
+    let names = opened.iter().map(number).collect::<Vec<_>>().join(":");
+    if names.len() > MAX_VALUE {
+        let message =
+            format!("has {} layers, which is more than this kernel (before 6.7) takes", lowers.len());
+        return Err(Error::invalid("rootfs", message));
     }
-    if text.len() > 4000 {
-        return Err(Error::invalid(
-            "rootfs",
-            "this kernel (before 6.5) takes no chain of layers with paths this long",
-        ));
+    let upper = upper.map(|(upper, work)| Ok((open_one(&upper)?, open_one(&work)?))).transpose()?;
+    let named = |name: String| CString::new(name).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"));
+
+    let before = openat2(Cwd, c".", open::PATH | open::DIRECTORY, 0, 0).at(Stage::SOURCE, ".")?;
+    nix::unistd::chdir("/proc/self/fd").at(Stage::SOURCE, "/proc/self/fd")?;
+    let make = || -> Result<Fd, Failure> {
+        context.string(c"lowerdir", &named(names)?)?;
+        if let Some((upper, work)) = &upper {
+            context.string(c"upperdir", &named(number(upper))?)?;
+            context.string(c"workdir", &named(number(work))?)?;
+            context.flag(c"volatile")?;
+        }
+        plain(&context)?;
+        Ok(context.mount(0)?)
+    };
+    let made = make();
+    nix::unistd::fchdir(&before).at(Stage::SOURCE, ".")?;
+    match made {
+        Ok(made) => Ok(made),
+        Err(Failure::Kernel(errno)) => Err(errno).at(Stage::SOURCE, subject),
+        Err(Failure::Ours(error)) => Err(error),
     }
-    CString::new(text).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"))
 }
 
 fn explain(context: &mount::Context, errno: Errno, subject: String) -> Error {
