@@ -86,7 +86,9 @@ test('what is no signal is refused by name', async (t) => {
 test('a timeout kills everything at once, and says so', async (t) => {
   const { sh } = await scene(t)
   const began = performance.now()
-  const { signal, cause, stdout } = await sh('trap "" TERM; echo up; sleep 60 & sleep 60', { timeout: '200ms' })
+  const { signal, cause, stdout } = await sh('trap "" TERM; echo up; sleep 60 & sleep 60', {
+    timeout: '200ms',
+  })
   t.is(signal, 'SIGKILL')
   t.is(cause, 'timeout')
   t.is(stdout, 'up\n')

@@ -139,7 +139,9 @@ test('a descriptor goes to the payload itself', async (t) => {
   const { run, dir } = await scene(t)
   writeFileSync(join(dir, 'in'), 'from a file\n')
   const [input, output] = [openSync(join(dir, 'in'), 'r'), openSync(join(dir, 'out'), 'w')]
-  const p = run(['sh', '-c', 'cat; readlink /proc/1/fd/1 >&2; :'], { stdio: [input, output, 'pipe'] })
+  const p = run(['sh', '-c', 'cat; x=$(readlink /proc/1/fd/1); echo "$x" >&2'], {
+    stdio: [input, output, 'pipe'],
+  })
   t.is(p.stdin, null)
   t.is(p.stdout, null)
   const { stderr } = await p
@@ -186,7 +188,9 @@ test('a sink that does not keep up holds the payload back, and loses nothing', a
       setTimeout(done, 1)
     },
   })
-  const { exitCode } = await sh('dd if=/dev/zero bs=16k count=50 2>/dev/null', { stdio: ['ignore', slow, 'ignore'] })
+  const { exitCode } = await sh('dd if=/dev/zero bs=16k count=50 2>/dev/null', {
+    stdio: ['ignore', slow, 'ignore'],
+  })
   t.is(exitCode, 0)
   await new Promise((resolve) => slow.end(resolve))
   t.is(length, 50 << 14)
@@ -203,12 +207,16 @@ test('inherit is this program’s own', (t) => {
     console.log(exitCode, JSON.stringify(stdout), p.stdout)
   `
   const dir = `/run/inherit.${process.pid}`
-  const out = execFileSync(process.execPath, ['--input-type=module-typescript', '-e', program, `${dir}/root`], {
-    input: 'typed\n',
-    env: { ...process.env, CAISSON_ROOT: `${dir}/engine` },
-    stdio: ['pipe', 'pipe', 'pipe'],
-    encoding: 'utf8',
-  })
+  const out = execFileSync(
+    process.execPath,
+    ['--input-type=module-typescript', '-e', program, `${dir}/root`],
+    {
+      input: 'typed\n',
+      env: { ...process.env, CAISSON_ROOT: `${dir}/engine` },
+      stdio: ['pipe', 'pipe', 'pipe'],
+      encoding: 'utf8',
+    },
+  )
   execFileSync('rm', ['-rf', dir])
   t.is(out, 'typed\n3 "" null\n')
 })
@@ -227,7 +235,14 @@ test('a non-blocking descriptor stays blocking for the payload', async (t) => {
   `
   const out = execFileSync(
     'sh',
-    ['-c', '"$0" --input-type=module-typescript -e "$1" "$2" "$3" | (sleep .3; wc -c)', process.execPath, inner, engine.roots.data, rootfs],
+    [
+      '-c',
+      '"$0" --input-type=module-typescript -e "$1" "$2" "$3" | (sleep .3; wc -c)',
+      process.execPath,
+      inner,
+      engine.roots.data,
+      rootfs,
+    ],
     { encoding: 'utf8' },
   )
   t.is(out.trim(), String(4 << 20))
@@ -270,10 +285,13 @@ test('who reads slowly gets all of it, long after the payload ended', async (t) 
 
 test('a terminal is one stream, of a pty of Caisson’s own', async (t) => {
   const { sh } = await scene(t)
-  const p = sh('tty; stty size; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all; ls -l /dev/console; echo $TERM; exit 6', {
-    tty: true,
-    size: { columns: 132, rows: 43 },
-  })
+  const p = sh(
+    'tty; stty size; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all; ls -l /dev/console; echo $TERM; exit 6',
+    {
+      tty: true,
+      size: { columns: 132, rows: 43 },
+    },
+  )
   t.is(p.stderr, null)
   const { stdout, stderr, exitCode } = await p
   const lines = stdout.split('\r\n')
@@ -288,7 +306,10 @@ test('a terminal is one stream, of a pty of Caisson’s own', async (t) => {
 
 test('typing into a terminal, its size changed, ^C', async (t) => {
   const { sh } = await scene(t)
-  const p = sh('trap "stty size; echo bye; exit 7" INT; echo up; while :; do read line && echo "got $line"; done', { tty: true })
+  const p = sh(
+    'trap "stty size; echo bye; exit 7" INT; echo up; while :; do read line && echo "got $line"; done',
+    { tty: true },
+  )
   let seen = ''
   for await (const line of p.stdout?.lines() ?? []) {
     seen += `${line}\n`
@@ -317,10 +338,25 @@ test('a terminal’s payload has it as controlling terminal, in a session of its
 
 test('what stdio cannot be is refused', async (t) => {
   const { sh } = await scene(t)
-  const wrong = [['pipe'], ['pipe', 'pipe', 'pipe', 'pipe'], -2, 1.5, 'nonsense', ['pipe', Readable.from([]), 'pipe'], ['pipe', new Uint8Array(1), 'pipe']]
+  const wrong = [
+    ['pipe'],
+    ['pipe', 'pipe', 'pipe', 'pipe'],
+    -2,
+    1.5,
+    'nonsense',
+    ['pipe', Readable.from([]), 'pipe'],
+    ['pipe', new Uint8Array(1), 'pipe'],
+  ]
   for (const stdio of wrong) {
-    await t.throwsAsync(sh('true', { stdio: stdio as 'pipe' }), { code: 'ERR_INVALID_OPTION', message: /^stdio: / }, String(stdio))
+    await t.throwsAsync(
+      sh('true', { stdio: stdio as 'pipe' }),
+      { code: 'ERR_INVALID_OPTION', message: /^stdio: / },
+      String(stdio),
+    )
   }
   await t.throwsAsync(sh('true', { stdio: ['ignore', 'pipe', 999] }), { message: /stderr/ })
-  await t.throwsAsync(sh('true', { stdio: 'ignore', input: 'x' }), { code: 'ERR_INVALID_OPTION', message: /^input: / })
+  await t.throwsAsync(sh('true', { stdio: 'ignore', input: 'x' }), {
+    code: 'ERR_INVALID_OPTION',
+    message: /^input: /,
+  })
 })
