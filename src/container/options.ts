@@ -188,13 +188,24 @@ export function refuse(option: string, message: string): CaissonError {
   return new CaissonError('ERR_INVALID_OPTION', `${option}: ${message}`, { subject: option })
 }
 
-const kinds: Partial<Record<keyof RunOptions, 'string' | 'boolean' | 'number' | 'object' | 'array'>> = {
+const kinds: Partial<Record<keyof RunOptions, string>> = {
   env: 'object',
+  user: 'string or number',
   workdir: 'string',
+  entrypoint: 'string or array',
   hostname: 'string',
   tty: 'boolean',
+  input: 'string or object',
+  maxBuffer: 'string or number',
+  timeout: 'string or number',
+  stopTimeout: 'string or number',
   check: 'boolean',
   init: 'boolean',
+  memory: 'string or number',
+  memorySwap: 'string or number',
+  memoryReservation: 'string or number',
+  shmSize: 'string or number',
+  seccomp: 'string or object',
   cpus: 'number',
   cpuShares: 'number',
   cpuset: 'string',
@@ -233,7 +244,7 @@ export function ownOptions(given: RunOptions): RunOptions {
     if (value === undefined) continue
     const wanted = kinds[name as keyof RunOptions]
     const kind = kindOf(value)
-    if (wanted !== undefined && kind !== wanted)
+    if (wanted !== undefined && !wanted.split(' or ').includes(kind))
       throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
     options[name] = value
   }

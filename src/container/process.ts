@@ -1,5 +1,5 @@
 /** One command in a container: a promise of its result, and a live process until then. */
-import { closeSync, readlinkSync } from 'node:fs'
+import { readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../../index.js'
 import { CaissonError } from '../errors.ts'
@@ -251,8 +251,9 @@ export class Run {
 
   #openTerminal(): void {
     if (this.#terminal === undefined) return
-    const master = native().addon.receiveTerminal(this.#terminal)
-    closeSync(this.#terminal)
+    const { addon } = native()
+    const master = addon.receiveTerminal(this.#terminal)
+    addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
     if (master >= 0) joinTerminal(master, this.#streams)
   }
@@ -260,7 +261,7 @@ export class Run {
   #finish(): void {
     this.#over = true
     this.#forget()
-    if (this.#terminal !== undefined) closeSync(this.#terminal)
+    if (this.#terminal !== undefined) native().addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
     for (const timer of this.#timers) clearTimeout(timer)
     if (this.#onAbort !== undefined) this.options.signal?.removeEventListener('abort', this.#onAbort)

@@ -1,5 +1,5 @@
 /** `run`: resolve, compose, plan, launch; the rest are the shim's events. */
-import { closeSync, existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { CaissonError } from '../errors.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
@@ -195,10 +195,10 @@ async function begin(
     run.sent()
   } catch (error) {
     closeStdio(stdio, !connected)
-    if (!connected && terminal !== undefined) closeSync(terminal.ours)
+    if (!connected && terminal !== undefined) addon.closeDescriptor(terminal.ours)
     throw error
   } finally {
-    if (terminal !== undefined) for (const theirs of stdio.payload) closeSync(theirs)
+    if (terminal !== undefined) for (const theirs of stdio.payload) addon.closeDescriptor(theirs)
   }
   closeStdio(stdio)
   if (!connected) attach()

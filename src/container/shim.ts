@@ -33,6 +33,7 @@ class Connected {
         callback: (length, buffer) => this.#read(length, buffer as Buffer),
       },
     })
+    native().addon.releaseDescriptor(shim.events)
     this.#stream.on('error', () => {})
     this.#stream.once('close', () => this.#lost(this, this.#failure))
     this.#stream.unref()

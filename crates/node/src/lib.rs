@@ -3,6 +3,7 @@
 
 mod digest;
 mod executable;
+mod held;
 mod outcome;
 mod plan;
 mod shim;

@@ -60,6 +60,8 @@ fn configure(
     lowers: &[&Path],
     upper: Option<(&Path, &Path)>,
 ) -> Result<(), Failure> {
+    // What df and mountinfo show as the device.
+    context.string(c"source", c"overlay")?;
     for (index, lower) in lowers.iter().enumerate() {
         match context.string(c"lowerdir+", &path(lower)?) {
             // Before 6.5 there is only the option string, a page at most, with escapes.
