@@ -20,9 +20,9 @@ export interface Scene {
   root: string
   /** A directory of the test's own, removed after it. */
   dir: string
-  run(command: readonly string[], options?: RunOptions): ProcessPromise
+  run: (command: readonly string[], options?: RunOptions) => ProcessPromise
   /** A shell script. */
-  sh(script: string, options?: RunOptions): ProcessPromise
+  sh: (script: string, options?: RunOptions) => ProcessPromise
 }
 
 const passwd = `root:x:0:0:root:/root:/bin/sh
