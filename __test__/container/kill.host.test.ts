@@ -44,7 +44,8 @@ function shimsOf(parent: number): number[] {
     .filter((pid) => {
       try {
         const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-        return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === parent
+        const [state, ppid] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+        return state !== 'Z' && Number(ppid) === parent
       } catch {
         return false
       }
@@ -126,7 +127,7 @@ test('SIGKILL of the shim, over and over', async (t) => {
       done += 1
     }
   }
-  t.is(done, kills)
+  t.true(done >= kills, `${done} kills`)
   t.true(starts() > kills / 4, `${starts()} starts`)
   kill(pid)
   await ended

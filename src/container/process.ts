@@ -122,9 +122,10 @@ export class Run {
     return this.#asked
   }
 
-  /** The shim that will hold it; from now on its events are heard. */
+  /** The shim that will hold it; from now on its events are heard. Asked again, another one: the first was lost. */
   shim(): InstanceType<Native['Shim']> {
-    const { shim, forget } = this.#connection.get(this.token, (event) => this.#hear(event))
+    this.#forget()
+    const { shim, forget } = this.#connection.get(this.token, (event) => this.#hear(event), this.#shim)
     this.#shim = shim
     this.#forget = forget
     return shim

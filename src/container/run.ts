@@ -179,9 +179,8 @@ async function begin(
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
     const plan = planOf(spec, options)
     const hostname = options.hostname ?? run.id.slice(0, 12)
-    const shim = run.shim()
     const { timeout, stopTimeout } = times(options)
-    const failure = shim.launch(plan, {
+    const launch = {
       token: run.token,
       id: run.id,
       hostname,
@@ -190,7 +189,10 @@ async function begin(
       stdio: stdio.payload,
       ownStdio: stdio.own,
       timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
-    })
+    }
+    let failure = run.shim().launch(plan, launch)
+    // It has ended since: nobody took the message, so the next one may.
+    if (failure?.code === 'ERR_SHIM_LOST') failure = run.shim().launch(plan, launch)
     if (failure !== null) throw toError(failure)
     run.sent()
   } catch (error) {

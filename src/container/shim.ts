@@ -85,8 +85,12 @@ export class ShimConnection {
     return this.#next++
   }
 
-  /** The shim, started if there is none, with `listener` for what it says of the run `token`. */
-  get(token: number, listener: Listener): { shim: NativeShim; forget(): void } {
+  /**
+   * The shim, started if there is none, with `listener` for what it says of the run `token`. Not `lost`: one whose end
+   * is known before its stream says so, which takes a turn of the loop.
+   */
+  get(token: number, listener: Listener, lost?: NativeShim): { shim: NativeShim; forget(): void } {
+    if (lost !== undefined && this.#connected?.shim === lost) this.#connected = undefined
     const connected = (this.#connected ??= this.#start())
     connected.listen(token, listener)
     return { shim: connected.shim, forget: () => connected.forget(token) }

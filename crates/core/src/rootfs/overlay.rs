@@ -3,9 +3,10 @@
 
 use crate::error::{At, Error, Result, Stage};
 use caisson_sys::{Errno, Fd, mount};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The most lowers that the kernel takes in one overlay.
 pub const MAX_LOWERS: usize = 500;
@@ -27,15 +28,52 @@ pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<Fd> {
     if lowers.len() > MAX_LOWERS {
         return Err(Error::invalid("rootfs", format!("has more than {MAX_LOWERS} layers")));
     }
-    let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
-    let result = configure(&context, lowers, upper);
-    match result {
-        Ok(()) => {}
-        Err(Failure::Kernel(errno)) => return Err(explain(&context, errno, subject)),
-        Err(Failure::Ours(error)) => return Err(error),
+    let mut form = Form::known();
+    loop {
+        let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
+        match configure(&context, lowers, upper, form) {
+            Ok(()) => {}
+            Err(Failure::Kernel(errno)) => return Err(explain(&context, errno, subject)),
+            Err(Failure::Ours(error)) => return Err(error),
+        }
+        // The context is consumed by the mount; its words are read before, so a failure here has the errno alone.
+        match context.mount(0) {
+            // Before 6.5 the context takes every word, and says only here that it knew one of them not.
+            Err(Errno::EINVAL) if form == Form::Unknown => form = Form::Joined,
+            Ok(mounted) => {
+                form.learnt();
+                return Ok(mounted);
+            }
+            answer => return answer.at(Stage::SOURCE, subject),
+        }
     }
-    // The context is consumed by the mount; its words are read before, so a failure here has the errno alone.
-    context.mount(0).at(Stage::SOURCE, subject)
+}
+
+/// How this kernel takes lowers: one by one since 6.5, before that in one option string, a page at most, with escapes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Form {
+    Unknown,
+    Appended,
+    Joined,
+}
+
+static FORM: AtomicU8 = AtomicU8::new(Form::Unknown as u8);
+
+impl Form {
+    fn known() -> Self {
+        match FORM.load(Ordering::Relaxed) {
+            1 => Self::Appended,
+            2 => Self::Joined,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// An overlay was made in this form, or appending in one that was not known yet.
+    fn learnt(self) {
+        let form = if self == Self::Joined { self } else { Self::Appended };
+        FORM.store(form as u8, Ordering::Relaxed);
+    }
 }
 
 enum Failure {
@@ -59,17 +97,15 @@ fn configure(
     context: &mount::Context,
     lowers: &[&Path],
     upper: Option<(&Path, &Path)>,
+    form: Form,
 ) -> Result<(), Failure> {
     // What df and mountinfo show as the device.
     context.string(c"source", c"overlay")?;
-    for (index, lower) in lowers.iter().enumerate() {
-        match context.string(c"lowerdir+", &path(lower)?) {
-            // Before 6.5 there is only the option string, a page at most, with escapes.
-            Err(Errno::EINVAL) if index == 0 && !knows_appending(context) => {
-                context.string(c"lowerdir", &joined(lowers)?)?;
-                break;
-            }
-            answer => answer?,
+    if form == Form::Joined {
+        context.string(c"lowerdir", &joined(lowers)?)?;
+    } else {
+        for lower in lowers {
+            context.string(c"lowerdir+", &path(lower)?)?;
         }
     }
     // One lower and no upper is no overlay: the kernel wants two.
@@ -78,19 +114,9 @@ fn configure(
         context.string(c"workdir", &path(work)?)?;
         context.flag(c"volatile")?;
     }
-    set_if_known(context, c"redirect_dir", c"off")?;
-    set_if_known(context, c"metacopy", c"off")?;
+    context.string(c"redirect_dir", c"off")?;
+    context.string(c"metacopy", c"off")?;
     Ok(())
-}
-
-fn knows_appending(context: &mount::Context) -> bool {
-    let mut room = [0u8; 256];
-    let words = context.complaint(&mut room).to_ascii_lowercase();
-    !String::from_utf8_lossy(&words).contains("unknown parameter")
-}
-
-fn set_if_known(context: &mount::Context, key: &CStr, value: &CStr) -> Result<(), Errno> {
-    context.string(key, value)
 }
 
 fn joined(lowers: &[&Path]) -> Result<CString> {
