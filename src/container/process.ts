@@ -1,5 +1,5 @@
 /** One command in a container: a promise of its result, and a live process until then. */
-import { readlinkSync } from 'node:fs'
+import { existsSync, readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../../index.js'
 import { CaissonError } from '../errors.ts'
@@ -243,7 +243,7 @@ export class Run {
         break
       }
       case 'ended':
-        if (event.end !== undefined) void this.#end(event.end)
+        if (event.end !== undefined) this.#end(event.end).catch((error: Error) => this.#settle.reject(error))
         break
       default:
         this.fail(failureOf(event))
@@ -325,10 +325,11 @@ let own: Record<string, string> | undefined
 /** The namespaces of this process, to say which a container shares. */
 function ownNamespaces(): Record<string, string> {
   own ??= Object.fromEntries(
-    ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].map((name) => {
-      const file = name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name
-      const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/self/ns/${file}`))
-      return [name, inode?.[1] ?? '']
+    ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].flatMap((name) => {
+      const path = `/proc/self/ns/${name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name}`
+      // A kernel may be built without one.
+      const inode = existsSync(path) ? /\[(\d+)\]/.exec(readlinkSync(path))?.[1] : undefined
+      return inode === undefined ? [] : [[name, inode]]
     }),
   )
   return own
