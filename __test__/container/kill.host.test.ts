@@ -7,13 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { Engine } from '../../src/index.ts'
-import { ground, rootfs, scene } from './scene.ts'
+import { ground, rootfs, scale, scene } from './scene.ts'
 import { settled, take } from '../host/ledger.ts'
 import type { Ledger } from '../host/ledger.ts'
 
 const api = new URL('../../src/index.ts', import.meta.url).href
 /** Starts that each kind of kill meets. */
-const kills = Number(process.env.CAISSON_KILLS ?? 100)
+const kills = Number(process.env.CAISSON_KILLS ?? 100 / scale)
 
 /** A program that starts containers without end: short ones, long ones, ones with files to remove, with mounts. */
 const program = (root: string): string => `

@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
-import { rootfs, scene } from './scene.ts'
+import { rootfs, scale, scene } from './scene.ts'
 
 const api = new URL('../../src/index.ts', import.meta.url).href
 
@@ -93,7 +93,7 @@ test('a hundred at once', async (t) => {
 
 test('a thousand, twenty at a time', async (t) => {
   const { run } = await scene(t)
-  let left = 1000
+  let left = 1000 / scale
   const lane = async (): Promise<void> => {
     while (left > 0) {
       left -= 1
@@ -133,7 +133,7 @@ test('a worker that is terminated in the middle of its launches', async (t) => {
     }
   `
   const url = new URL(`data:text/javascript,${encodeURIComponent(program(root, body))}`)
-  for (let round = 0; round < 50; round += 1) {
+  for (let round = 0; round < 50 / scale; round += 1) {
     const worker = new Worker(url)
     await once(worker, 'message')
     await sleep((round % 10) * 2)
