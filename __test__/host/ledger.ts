@@ -80,11 +80,13 @@ function processes(): Seen[] {
   return seen.filter(({ pid, parent }) => !kernel.has(pid) && !kernel.has(parent))
 }
 
-/** Without plans, which are kept for the next run of an equal spec: a test of their own says how many. */
+/** Kept by a process for its next run: the executable's sealed copy, and a bounded number of plans. */
+const caches = /^\/memfd:caisson-(runtime|plan) /
+
 function descriptors(): string[] {
   return readdirSync('/proc/self/fd').flatMap((fd) => {
     const target = attempt(() => readlinkSync(`/proc/self/fd/${fd}`))
-    return target === undefined || target.startsWith('/memfd:caisson-plan') ? [] : [`${fd} -> ${target}`]
+    return target === undefined || caches.test(target) ? [] : [`${fd} -> ${target}`]
   })
 }
 

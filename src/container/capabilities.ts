@@ -4,7 +4,7 @@ import { refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 
 function name(option: string, word: string): string {
-  const upper = String(word).toUpperCase()
+  const upper = word.toUpperCase()
   if (upper === 'ALL') return upper
   const full = upper.startsWith('CAP_') ? upper : `CAP_${upper}`
   if (!capabilityNames.includes(full)) throw refuse(option, `invalid capability: "${word}"`)

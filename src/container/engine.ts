@@ -91,9 +91,9 @@ function isWords(value: unknown): value is readonly string[] {
   return true
 }
 
-function checked(image: Image): Image {
+function checked(image: unknown): Image {
   if (typeof image === 'string' && image !== '') return image
-  if (typeof image === 'object' && image !== null && typeof image.rootfs === 'string')
+  if (typeof image === 'object' && image !== null && 'rootfs' in image && typeof image.rootfs === 'string')
     return { rootfs: image.rootfs }
   throw refuse('image', 'is neither a reference nor { rootfs }')
 }

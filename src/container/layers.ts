@@ -12,19 +12,19 @@ export function unpackLayer(
 ): Promise<void> {
   const token = connection.token()
   return new Promise((resolve, reject) => {
-    const { shim, forget } = connection.get(token, (event) => {
-      forget()
+    const listening = connection.get(token, (event) => {
+      listening.forget()
       signal.removeEventListener('abort', cancel)
       if (event instanceof Error) reject(event)
       else if (event.kind === 'unpacked') resolve()
       else reject(failureOf(event))
     })
     const cancel = (): void => {
-      shim.cancel(token)
+      listening.shim.cancel(token)
     }
-    const failure = shim.unpack({ token, ...layer, lowers: [...layer.lowers] })
+    const failure = listening.shim.unpack({ token, ...layer, lowers: [...layer.lowers] })
     if (failure !== null) {
-      forget()
+      listening.forget()
       reject(toError(failure))
       return
     }

@@ -6,7 +6,7 @@ import type { MountOption, RunOptions } from './options.ts'
 import { bytes } from './units.ts'
 
 /** An absolute path without `.`, `..` and doubled slashes. */
-function clean(option: string, path: string): string {
+function clean(option: string, path: unknown): string {
   if (typeof path !== 'string' || !path.startsWith('/'))
     throw refuse(option, `'${String(path)}' is not an absolute path`)
   const parts: string[] = []
@@ -36,7 +36,8 @@ function ofOption(mount: MountOption): SpecMount {
     ]
     return { destination, type: 'tmpfs', source: 'tmpfs', options }
   }
-  if (mount.type !== 'bind') throw refuse('mounts', `'${String(mount.type)}' is neither bind nor tmpfs`)
+  const type: string = mount.type
+  if (type !== 'bind') throw refuse('mounts', `'${type}' is neither bind nor tmpfs`)
   if (mount.size !== undefined || mount.mode !== undefined)
     throw refuse('mounts', 'size and mode are a tmpfs’s')
   if (mount.source === undefined || !mount.source.startsWith('/')) {

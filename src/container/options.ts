@@ -248,7 +248,7 @@ export function ownOptions(given: RunOptions): RunOptions {
       throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
     options[name] = value
   }
-  return options as RunOptions
+  return options
 }
 
 /** Times of a run, in milliseconds. */

@@ -1,7 +1,7 @@
 /** One command in a container: a promise of its result, and a live process until then. */
 import { existsSync, readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
-import type { NativeEnd, ShimEvent } from '../../index.js'
+import type { NativeEnd, ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
@@ -245,7 +245,9 @@ export class Run {
       case 'ended':
         if (event.end !== undefined) this.#end(event.end).catch((error: Error) => this.#settle.reject(error))
         break
-      default:
+      case 'unpacked':
+        break
+      case 'failed':
         this.fail(failureOf(event))
     }
   }
@@ -335,6 +337,11 @@ function ownNamespaces(): Record<string, string> {
   return own
 }
 
+/** Waits until a promise has settled, whichever way. */
+export async function settled(promise: Promise<unknown>): Promise<void> {
+  await Promise.allSettled([promise])
+}
+
 /** Makes the promise of a run its process. */
 export function asProcess(
   promise: Promise<Result<string | Buffer>>,
@@ -355,10 +362,7 @@ export function asProcess(
     [Symbol.asyncDispose]: {
       value: async () => {
         run.kill('SIGKILL')
-        await promise.then(
-          () => {},
-          () => {},
-        )
+        await settled(promise)
       },
     },
   }

@@ -1,6 +1,6 @@
 /** The receipt: what a run came to, what it used, how long what took, what was in force. */
 import { constants } from 'node:os'
-import type { NativeEnd, NativeIsolation, NativeStamps, NativeUsage } from '../../index.js'
+import type { NativeEnd, NativeIsolation, NativeStamps, NativeUsage } from '../native.ts'
 
 /** Why a run ended: the first that holds. */
 export type Cause = 'aborted' | 'timeout' | 'killed' | 'oom' | 'signal' | 'exit'
@@ -79,8 +79,8 @@ export interface Result<Output = string> {
   isolation: Isolation
 }
 
-const signalNames = new Map(
-  Object.entries(constants.signals).map(([name, number]) => [number as number, name as NodeJS.Signals]),
+const signalNames = new Map<number, NodeJS.Signals>(
+  Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
 )
 
 /** A signal's name by its number. */

@@ -10,7 +10,7 @@ import type { RootFilesystem } from './machine.ts'
 import { maxBuffer, ownOptions, refuse, times } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { planOf } from './plan.ts'
-import { asProcess, Run } from './process.ts'
+import { asProcess, Run, settled } from './process.ts'
 import type { ProcessPromise } from './process.ts'
 import { now, signalNumber } from './result.ts'
 import type { Result } from './result.ts'
@@ -56,14 +56,16 @@ function check(options: RunOptions): void {
       `Invalid container name (${options.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
     )
   }
-  if (options.encoding !== undefined && options.encoding !== 'utf8' && options.encoding !== 'buffer') {
-    throw refuse('encoding', `'${String(options.encoding)}' is neither utf8 nor buffer`)
+  // From JavaScript anything can come.
+  const encoding: string = options.encoding ?? 'utf8'
+  if (encoding !== 'utf8' && encoding !== 'buffer') {
+    throw refuse('encoding', `'${encoding}' is neither utf8 nor buffer`)
   }
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal))
     throw refuse('signal', 'is no AbortSignal')
-  const { seccomp } = options
+  const seccomp: unknown = options.seccomp
   if (typeof seccomp === 'string' && seccomp !== 'default' && seccomp !== 'unconfined') {
-    throw refuse('seccomp', `'${String(seccomp)}' is neither default, unconfined nor a profile`)
+    throw refuse('seccomp', `'${seccomp}' is neither default, unconfined nor a profile`)
   }
 }
 
@@ -96,29 +98,32 @@ export function run(
   given: RunOptions,
 ): ProcessPromise<string | Buffer> {
   const called = now()
-  let settle: { resolve(result: Result<string | Buffer>): void; reject(error: Error): void } | undefined
-  const promise = new Promise<Result<string | Buffer>>((resolve, reject) => {
-    settle = { resolve, reject }
-  })
-  if (settle === undefined) throw new CaissonError('ERR_INTERNAL', 'a promise without an executor')
+  const { promise, ...settle } = Promise.withResolvers<Result<string | Buffer>>()
   let options: RunOptions
-  let run: Run
+  let started: Run
   try {
     options = ownOptions(given)
     check(options)
-    run = new Run(context.shim, random(), options, times(options), called, settle)
+    started = new Run(context.shim, random(), options, times(options), called, settle)
   } catch (error) {
     return rejected(error)
   }
-  begin(context, image, command, run).catch((error: unknown) => {
-    run.fail(error instanceof Error ? error : new CaissonError('ERR_INTERNAL', String(error)))
-  })
-  return asProcess(promise, run)
+  void reach(started, begin(context, image, command, started))
+  return asProcess(promise, started)
+}
+
+/** A start that fails before anything is heard of it fails the run. */
+async function reach(live: Run, start: Promise<void>): Promise<void> {
+  try {
+    await start
+  } catch (error) {
+    live.fail(error instanceof Error ? error : new CaissonError('ERR_INTERNAL', String(error)))
+  }
 }
 
 /** What is refused at once is a promise too, with the shape of a process, so that callers have one way to handle it. */
-function rejected(error: unknown): ProcessPromise<string | Buffer> {
-  const promise = Promise.reject<Result<string | Buffer>>(error)
+function rejected(reason: unknown): ProcessPromise<string | Buffer> {
+  const promise = Promise.reject<Result<string | Buffer>>(reason)
   const none = {
     id: '',
     name: undefined,
@@ -128,17 +133,14 @@ function rejected(error: unknown): ProcessPromise<string | Buffer> {
     stdout: null,
     stderr: null,
   }
-  const methods = {
-    started: Promise.resolve(),
-    kill: () => false,
-    resize: () => {},
-    stats: () => Promise.reject(error),
-    [Symbol.asyncDispose]: () =>
-      promise.then(
-        () => {},
-        () => {},
-      ),
+  const started = Promise.resolve()
+  async function stats(): Promise<never> {
+    throw reason
   }
+  async function dispose(): Promise<void> {
+    await settled(promise)
+  }
+  const methods = { started, stats, kill: () => false, resize: () => {}, [Symbol.asyncDispose]: dispose }
   return Object.assign(promise, none, methods) as ProcessPromise<string | Buffer>
 }
 
@@ -147,19 +149,19 @@ async function begin(
   context: RunContext,
   image: Image,
   command: readonly string[] | undefined,
-  run: Run,
+  live: Run,
 ): Promise<void> {
-  const { options } = run
+  const { options } = live
   options.signal?.throwIfAborted()
   const { addon } = native()
   const most = maxBuffer(options)
   const tty = options.tty === true
   const terminal = tty ? openTerminal() : undefined
   const stdio = terminal?.stdio ?? openStdio(options)
-  let connected = false
+  const state = { connected: false }
   const attach = (): void => {
-    connected = true
-    run.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most, terminal?.ours)
+    state.connected = true
+    live.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most, terminal?.ours)
   }
   try {
     let resolved: Resolved | undefined
@@ -169,12 +171,12 @@ async function begin(
       if (resolved === undefined) {
         // The streams exist before the first wait.
         attach()
-        resolved = await context.prepare(image, run.cancellation())
-        run.throwIfCancelled()
+        resolved = await context.prepare(image, live.cancellation())
+        live.throwIfCancelled()
       }
     }
-    run.image = resolved.config
-    run.moments.resolved = now()
+    live.image = resolved.config
+    live.moments.resolved = now()
     bounding ??= BigInt(`0x${addon.boundingSet()}`)
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
     const plan = planOf(spec, options)
@@ -194,7 +196,7 @@ async function begin(
     // It has ended since: nobody took the message, so the next one may.
     if (failure?.code === 'ERR_SHIM_LOST') failure = run.shim().launch(plan, launch)
     if (failure !== null) throw toError(failure)
-    run.sent()
+    live.sent()
   } catch (error) {
     closeStdio(stdio, !connected)
     if (!connected && terminal !== undefined) addon.closeDescriptor(terminal.ours)
@@ -203,7 +205,7 @@ async function begin(
     if (terminal !== undefined) for (const theirs of stdio.payload) addon.closeDescriptor(theirs)
   }
   closeStdio(stdio)
-  if (!connected) attach()
+  if (!state.connected) attach()
 }
 
 function directory(image: { rootfs: string }, roots: Roots): Resolved {

@@ -1,6 +1,6 @@
 /** The shim of this thread, started at the first run, and who waits for which of its events. */
 import { Socket } from 'node:net'
-import type { ShimEvent } from '../../index.js'
+import type { ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
@@ -124,7 +124,7 @@ export class ShimConnection {
         'ERR_SHIM_LOST',
         'the process that held the containers ended; they were killed and taken down',
       )
-    for (const listener of [...connected.listeners.values()]) listener(error)
+    for (const listener of Array.from(connected.listeners.values())) listener(error)
   }
 }
 

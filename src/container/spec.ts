@@ -52,7 +52,9 @@ function environment(options: RunOptions, image: ImageConfig): string[] {
 function user(options: RunOptions, image: ImageConfig): Record<string, unknown> {
   const words = options.user === undefined ? (image.user ?? '') : String(options.user)
   // More groups may be names, for which the spec has no word: they go beside it (plan.ts).
-  const wrong = options.groups?.find((group) => typeof group !== 'number' && typeof group !== 'string')
+  const wrong = options.groups?.find(
+    (group: unknown) => typeof group !== 'number' && typeof group !== 'string',
+  )
   if (wrong !== undefined) throw refuse('groups', `'${String(wrong)}' is neither a name nor a number`)
   return { uid: 0, gid: 0, username: words }
 }
@@ -80,9 +82,9 @@ export function compose(
 ): Spec {
   const words = args(command, options, image)
   if (words.length === 0) throw refuse('command', 'no command specified')
-  const network = options.network ?? 'none'
+  const network: string = options.network ?? 'none'
   if (network !== 'none' && network !== 'host')
-    throw refuse('network', `'${String(network)}' is neither none nor host`)
+    throw refuse('network', `'${network}' is neither none nor host`)
   const capabilities = capabilitySets(options, bounding)
   const namespaces = ['pid', 'mount', 'uts', 'ipc', 'cgroup', ...(network === 'none' ? ['network'] : [])]
   const devices = deviceNodes(options)

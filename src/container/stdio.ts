@@ -80,7 +80,7 @@ function open(option: StdioOption, index: Own): End {
   const fits =
     index === 0 ? option instanceof Readable || option instanceof Uint8Array : option instanceof Writable
   if (!fits) throw refuse('stdio', `${names[index]} takes none of this kind`)
-  return { ...pipe(index), peer: option as Readable | Writable | Uint8Array }
+  return { ...pipe(index), peer: option }
 }
 
 /** Opens the descriptors. {@link close} those of the payload once they were sent. */

@@ -1,7 +1,6 @@
 /** The one stream of a run with a terminal: bytes of both directions, kept until the pty is there. */
 import { PassThrough } from 'node:stream'
 import { ReadStream } from 'node:tty'
-import type { Writable } from 'node:stream'
 import { native } from '../native.ts'
 import type { RunOptions } from './options.ts'
 import { withLines } from './stdio.ts'
@@ -30,5 +29,5 @@ export function joinTerminal(master: number, { stdin, stdout }: Streams): void {
   stream.once('close', () => to?.end())
   if (to !== null) stream.pipe(to, { end: false })
   // The end of stdin is no end of the terminal: a person types ^D.
-  from?.pipe(stream as unknown as Writable, { end: false })
+  stdin?.pipe(stream, { end: false })
 }

@@ -29,6 +29,9 @@ export interface Layer {
   opaque: boolean
 }
 
+/** What a tag of a layout came to. */
+type LayoutRecord = Facts & LayoutReference & { identity: Identity }
+
 /** The form of the records. */
 const version = 1
 
@@ -58,12 +61,12 @@ function write(path: string, value: object): void {
   }
 }
 
-function read<T extends object>(path: string): T | undefined {
+/** A record is ours, in a directory that nobody else can write; one of another version says nothing. */
+function read(path: string): object | undefined {
   try {
     const value: unknown = JSON.parse(readFileSync(path, 'utf8'))
-    // Ours, in a directory that nobody else can write; of another version it says nothing.
     return typeof value === 'object' && value !== null && 'version' in value && value.version === version
-      ? (value as T)
+      ? value
       : undefined
   } catch {
     return undefined
@@ -108,12 +111,12 @@ export class ImageStore {
 
   /** What a manifest came to. */
   image(digest: string): Facts | undefined {
-    return read<Facts>(this.#image(digest))
+    return read(this.#image(digest)) as Facts | undefined
   }
 
   /** What a tag of a layout came to when its index was this one. */
   layout(reference: LayoutReference, identity: Identity): Facts | undefined {
-    const record = read<Facts & { identity: Identity } & LayoutReference>(this.#layout(reference))
+    const record = read(this.#layout(reference)) as LayoutRecord | undefined
     const { directory, tag } = reference
     const same = record?.identity === identity && record.directory === directory && record.tag === tag
     return same ? record : undefined

@@ -166,25 +166,23 @@ function keyOf({ directory, tag }: LayoutReference): string {
 }
 
 /** Waits with the others. Who leaves last ends the unpacking, and waits until nothing of it is left. */
-function wait(flight: Flight, signal: AbortSignal): Promise<Facts> {
-  return new Promise((resolve, reject) => {
-    const leave = (): void => {
+async function wait(flight: Flight, signal: AbortSignal): Promise<Facts> {
+  let leave: (() => void) | undefined
+  const left = new Promise<never>((_, reject) => {
+    leave = () => {
       flight.waiting -= 1
       if (flight.waiting === 0) flight.cancel.abort(signal.reason)
       else reject(signal.reason)
     }
-    flight.waiting += 1
     signal.addEventListener('abort', leave, { once: true })
-    const over = (): void => signal.removeEventListener('abort', leave)
-    flight.facts.then(
-      (facts) => {
-        over()
-        resolve(facts)
-      },
-      (error: unknown) => {
-        over()
-        reject(signal.aborted ? signal.reason : error)
-      },
-    )
   })
+  flight.waiting += 1
+  try {
+    return await Promise.race([flight.facts, left])
+  } catch (error) {
+    signal.throwIfAborted()
+    throw error
+  } finally {
+    if (leave !== undefined) signal.removeEventListener('abort', leave)
+  }
 }

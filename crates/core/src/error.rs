@@ -77,7 +77,7 @@ impl Code {
 
     /// The code of a word, for errors that crossed a socket.
     #[must_use]
-    pub fn from_str(word: &str) -> Option<Self> {
+    pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == word)
     }
 }
@@ -150,7 +150,7 @@ impl Stage {
 
     /// The stage of a word, for errors that crossed a socket.
     #[must_use]
-    pub fn from_str(word: &str) -> Option<Self> {
+    pub fn of(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|stage| stage.0 == word)
     }
 }

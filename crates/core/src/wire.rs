@@ -178,6 +178,7 @@ macro_rules! wire {
         $($(#[$variant_meta:meta])* $number:literal $variant:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }),* $(,)?
     }) => {
         #[allow(missing_docs, reason = "a variant's doc names its fields")]
+        #[allow(clippy::large_enum_variant, reason = "a message lives for one packet; a box would cost more than it saves")]
         $(#[$meta])* pub enum $name { $($(#[$variant_meta])* $variant { $($(#[$field_meta])* $field: $type),* }),* }
         impl $crate::wire::Wire for $name {
             fn put(&self, out: &mut Vec<u8>) {
@@ -209,8 +210,8 @@ impl Wire for Error {
     }
     fn take(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
-            code: Code::from_str(&String::take(reader)?).ok_or_else(|| malformed("code"))?,
-            stage: Stage::from_str(&String::take(reader)?).ok_or_else(|| malformed("stage"))?,
+            code: Code::of(&String::take(reader)?).ok_or_else(|| malformed("code"))?,
+            stage: Stage::of(&String::take(reader)?).ok_or_else(|| malformed("stage"))?,
             errno: Wire::take(reader)?,
             subject: String::take(reader)?,
             message: String::take(reader)?,

@@ -1,7 +1,8 @@
 //! The napi-rs binding. It converts and carries; it decides nothing. Failures are values, made into errors in
 //! TypeScript, where the caller's stack is.
+#![allow(clippy::needless_pass_by_value, reason = "napi hands arguments over by value")]
 
-mod digest;
+pub mod digest;
 mod executable;
 mod held;
 mod outcome;

@@ -95,7 +95,7 @@ impl Init {
             match step {
                 Step::LimitBounding { keep } => self.ahead.0 = *keep,
                 Step::Filter { program, .. } => {
-                    self.ahead.1 = u32::try_from(program.0.len() / 8).unwrap_or(u32::MAX)
+                    self.ahead.1 = u32::try_from(program.0.len() / 8).unwrap_or(u32::MAX);
                 }
                 Step::NoNewPrivileges {} => self.ahead.2 = true,
                 _ => {}

@@ -19,7 +19,7 @@ impl Init {
         let master = file::openat2(root, c"/dev/pts/ptmx", open::RDWR | open::NOCTTY, strict, 0)
             .at(stage, "/dev/pts/ptmx")?;
         let system = nix::sys::statfs::fstatfs(&master).at(stage, "/dev/pts/ptmx")?;
-        if i64::from(system.filesystem_type().0) != DEVPTS_SUPER_MAGIC {
+        if system.filesystem_type().0 != DEVPTS_SUPER_MAGIC {
             return Err(missing("needs a mount of type devpts at /dev/pts"));
         }
         ioctl::unlock_terminal(&master).at(stage, "terminal")?;

@@ -84,7 +84,7 @@ pub(super) fn open(spec: &Spec, plan: &mut LaunchPlan) -> Result<Vec<Step>> {
         match bind.or_else(|| (mount.typ().as_deref() == Some("bind")).then_some(false)) {
             Some(recursive) => {
                 places.push((Ok(plan.sources.len()), target, true));
-                plan.sources.push(source(mount, options, recursive, field)?);
+                plan.sources.push(source(mount, &options, recursive, &field)?);
             }
             None => {
                 let filesystem = filesystem(mount, options, plan.namespaces, &field)?;
@@ -151,7 +151,7 @@ fn read_options(mount: &Mount, field: &str) -> Result<(Options, Option<bool>)> {
     Ok((options, bind))
 }
 
-fn source(mount: &Mount, options: Options, recursive: bool, field: String) -> Result<Source> {
+fn source(mount: &Mount, options: &Options, recursive: bool, field: &str) -> Result<Source> {
     if let Some((key, _)) = options.data.first() {
         let message = format!("'{}' is no option of a bind mount", key.to_string_lossy());
         return Err(Error::invalid(format!("{field}.options"), message));

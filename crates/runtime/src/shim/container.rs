@@ -1,5 +1,6 @@
 //! One container in the shim's hands: from its clone to the last thing taken down.
 
+use caisson_core::cgroup::Cgroup;
 use caisson_core::cgroup::stats::Usage;
 use caisson_core::channel::{self, CAUSE_NONE, Ended, Event, Isolation, Report};
 use caisson_core::clock;
@@ -103,7 +104,7 @@ impl Container {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.running.made.cgroup.as_ref().filter(|_| self.end.is_none()).map(|group| group.usage())
+        self.running.made.cgroup.as_ref().filter(|_| self.end.is_none()).map(Cgroup::usage)
     }
 
     /// Reads what init sent; the end of its socket is the exec.

@@ -129,13 +129,13 @@ impl Shim {
             // Ends before requests: a container that is over makes room first.
             for event in events.iter().take(count).filter(|event| event.data() < TO_OWNER) {
                 match (event.data() / 4, event.data() % 4) {
-                    (token, UNPACKER) => self.from_unpacker(token),
-                    (token, what) => self.from_container(token, what),
+                    (token, UNPACKER) => self.hear_unpacker(token),
+                    (token, what) => self.hear_container(token, what),
                 }
             }
             for event in events.iter().take(count) {
                 match event.data() {
-                    FROM_OWNER => self.from_owner(),
+                    FROM_OWNER => self.hear_owner(),
                     TO_OWNER if event.events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) => {
                         self.owner_is_gone();
                     }
@@ -173,7 +173,7 @@ impl Shim {
         self.unpackers.values_mut().for_each(Unpacker::cancel);
     }
 
-    fn from_owner(&mut self) {
+    fn hear_owner(&mut self) {
         // Bounded, so that a flood of requests does not keep ends waiting.
         for _ in 0..16 {
             let Some(owner) = &self.owner else { return };
@@ -267,7 +267,7 @@ impl Shim {
         }
     }
 
-    fn from_unpacker(&mut self, token: u64) {
+    fn hear_unpacker(&mut self, token: u64) {
         let Some(unpacker) = self.unpackers.get_mut(&token) else { return };
         let Some(outcome) = unpacker.outcome(&mut self.room) else { return };
         let _ = self.epoll.delete(&unpacker.process);
@@ -280,7 +280,7 @@ impl Shim {
         }
     }
 
-    fn from_container(&mut self, token: u64, what: u64) {
+    fn hear_container(&mut self, token: u64, what: u64) {
         let Some(container) = self.containers.get_mut(&token) else { return };
         match what {
             REPORT => container.read_reports(&self.epoll, &mut self.room),
@@ -301,11 +301,10 @@ impl Shim {
         }
         if container.has_ended() {
             container.undo(&self.launcher, PATIENCE_NS);
-            if let Some(remover) = container.new_remover() {
-                if self.epoll.add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * 4 + REMOVER)).is_err()
-                {
-                    container.give_up_remover();
-                }
+            if let Some(remover) = container.new_remover()
+                && self.epoll.add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * 4 + REMOVER)).is_err()
+            {
+                container.give_up_remover();
             }
             if let Some(event) = container.over() {
                 self.tell(&event);

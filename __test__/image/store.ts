@@ -1,0 +1,49 @@
+/** The store of a test: an engine on a root of its own, and what is left in it. */
+import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { ExecutionContext } from 'ava'
+import { Engine } from '../../src/container/engine.ts'
+import { leavesNothing } from '../host/ledger.ts'
+
+/** A directory of one test, in which nothing stays. */
+export function scratch(t: ExecutionContext): string {
+  const directory = `/run/image-${t.title.replaceAll(/\W+/g, '-').slice(0, 60)}`
+  leavesNothing(t, directory)
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}
+
+/** An engine whose state lies below `directory`. */
+export function engine(t: ExecutionContext, directory: string): Engine {
+  const made = new Engine({ root: join(directory, 'data'), runRoot: join(directory, 'run') })
+  t.teardown(async () => {
+    made.close()
+    await shimsAreGone(directory)
+  })
+  return made
+}
+
+/** Waits for the shims of `directory`, which end by themselves once their programs are gone. */
+export async function shimsAreGone(directory: string): Promise<void> {
+  const shims = join(directory, 'run/shims')
+  for (let look = 0; look < 500 && existsSync(shims) && readdirSync(shims).length > 0; look += 1)
+    await sleep(10)
+}
+
+/** What the store below `directory` holds, by kind. */
+export function held(directory: string): Record<string, number> {
+  const count = (name: string): number => {
+    const path = join(directory, 'data', name)
+    return existsSync(path) ? readdirSync(path).length : 0
+  }
+  return {
+    layers: count('layers'),
+    unpacking: count('unpacking'),
+    images: count('images'),
+    layouts: count('layouts'),
+  }
+}
+
+/** Nothing. */
+export const empty = { layers: 0, unpacking: 0, images: 0, layouts: 0 }
