@@ -65,7 +65,7 @@ interface Victim {
   child: ChildProcess
   pid: number
   /** How many starts it came to. */
-  starts(): number
+  starts: () => number
   ended: Promise<unknown>
 }
 

@@ -4,6 +4,7 @@ import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import { inspect } from 'node:util'
 import test from 'ava'
 import { scene } from './scene.ts'
 
@@ -352,7 +353,7 @@ test('what stdio cannot be is refused', async (t) => {
     await t.throwsAsync(
       sh('true', { stdio: stdio as 'pipe' }),
       { code: 'ERR_INVALID_OPTION', message: /^stdio: / },
-      String(stdio),
+      inspect(stdio),
     )
   }
   await t.throwsAsync(sh('true', { stdio: ['ignore', 'pipe', 999] }), { message: /stderr/ })

@@ -180,11 +180,11 @@ async function begin(
     bounding ??= BigInt(`0x${addon.boundingSet()}`)
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
     const plan = planOf(spec, options)
-    const hostname = options.hostname ?? run.id.slice(0, 12)
+    const hostname = options.hostname ?? live.id.slice(0, 12)
     const { timeout, stopTimeout } = times(options)
     const launch = {
-      token: run.token,
-      id: run.id,
+      token: live.token,
+      id: live.id,
       hostname,
       rootfs: resolved.root.layers,
       files: files(options, hostname),
@@ -192,14 +192,14 @@ async function begin(
       ownStdio: stdio.own,
       timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
     }
-    let failure = run.shim().launch(plan, launch)
+    let failure = live.shim().launch(plan, launch)
     // It has ended since: nobody took the message, so the next one may.
-    if (failure?.code === 'ERR_SHIM_LOST') failure = run.shim().launch(plan, launch)
+    if (failure?.code === 'ERR_SHIM_LOST') failure = live.shim().launch(plan, launch)
     if (failure !== null) throw toError(failure)
     live.sent()
   } catch (error) {
-    closeStdio(stdio, !connected)
-    if (!connected && terminal !== undefined) addon.closeDescriptor(terminal.ours)
+    closeStdio(stdio, !state.connected)
+    if (!state.connected && terminal !== undefined) addon.closeDescriptor(terminal.ours)
     throw error
   } finally {
     if (terminal !== undefined) for (const theirs of stdio.payload) addon.closeDescriptor(theirs)

@@ -89,7 +89,7 @@ export class ShimConnection {
    * The shim, started if there is none, with `listener` for what it says of the run `token`. Not `lost`: one whose end
    * is known before its stream says so, which takes a turn of the loop.
    */
-  get(token: number, listener: Listener, lost?: NativeShim): { shim: NativeShim; forget(): void } {
+  get(token: number, listener: Listener, lost?: NativeShim): { shim: NativeShim; forget: () => void } {
     if (lost !== undefined && this.#connected?.shim === lost) this.#connected = undefined
     const connected = (this.#connected ??= this.#start())
     connected.listen(token, listener)

@@ -23,7 +23,7 @@ export function terminalStreams(options: RunOptions): Streams {
 export function joinTerminal(master: number, { stdin, stdout }: Streams): void {
   const stream = new ReadStream(master)
   native().addon.releaseDescriptor(master)
-  const [from, to] = [stdin as PassThrough | null, stdout as unknown as PassThrough | null]
+  const to = stdout as PassThrough | null
   // The last process of the terminal is gone: Linux says EIO where others say end.
   stream.on('error', () => stream.destroy())
   stream.once('close', () => to?.end())
