@@ -276,6 +276,8 @@ export interface ShimEvent {
 export interface ShimOptions {
   /** The executable. */
   runtime: string
+  /** A file of the package's own JavaScript, whose owner may own the executable too. */
+  javascript: string
   /** Run state: journals and engine files. */
   runRoot: string
   /** Writable layers. */

@@ -234,6 +234,19 @@ function kindOf(value: unknown): string {
 }
 
 /**
+ * A value whose plain objects, however deep, have no prototype: what is read of them is what the caller wrote, not what
+ * somebody put on Object.prototype (security.md E8).
+ */
+export function bare<T>(value: T): T {
+  if (Array.isArray(value)) return value.map((one: unknown) => bare(one)) as T
+  if (typeof value !== 'object' || value === null) return value
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value
+  const copy = Object.create(null) as Record<string, unknown>
+  for (const [name, one] of Object.entries(value)) copy[name] = bare(one)
+  return copy as T
+}
+
+/**
  * The caller's options as own properties of an object without a prototype: what somebody put on Object.prototype is no
  * option (security.md E8), and a misspelt limit is no container without one.
  */
@@ -246,7 +259,7 @@ export function ownOptions(given: RunOptions): RunOptions {
     const kind = kindOf(value)
     if (wanted !== undefined && !wanted.split(' or ').includes(kind))
       throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
-    options[name] = value
+    options[name] = name === 'seccomp' ? value : bare(value)
   }
   return options
 }

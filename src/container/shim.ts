@@ -2,6 +2,7 @@
 import { Socket } from 'node:net'
 import type { ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
+import { bare } from './options.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import type { Roots } from '../state/roots.ts'
@@ -103,13 +104,15 @@ export class ShimConnection {
   }
 
   #start(): Connected {
-    const { addon, runtimePath } = native()
-    const shim = new addon.Shim({
+    const { addon, runtimePath, javascriptPath } = native()
+    const options = bare({
       runtime: runtimePath,
+      javascript: javascriptPath,
       runRoot: this.#roots.run,
       dataRoot: this.#roots.data,
       ...(this.#cgroupParent !== undefined && { cgroupParent: this.#cgroupParent }),
     })
+    const shim = new addon.Shim(options)
     if (shim.failure !== null) throw toError(shim.failure)
     return new Connected(shim, (connected, failure) => void this.#lost(connected, failure))
   }

@@ -4,8 +4,8 @@
 
 pub mod digest;
 mod executable;
-mod held;
-mod outcome;
-mod plan;
-mod shim;
-mod stdio;
+pub mod held;
+pub mod outcome;
+pub mod plan;
+pub mod shim;
+pub mod stdio;

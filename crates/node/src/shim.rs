@@ -29,6 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct ShimOptions {
     /// The executable.
     pub runtime: String,
+    /// A file of the package's own JavaScript, whose owner may own the executable too.
+    pub javascript: String,
     /// Run state: journals and engine files.
     pub run_root: String,
     /// Writable layers.
@@ -366,13 +368,14 @@ fn pair(kind: SockType) -> Result<(Fd, Fd)> {
 
 /// Starts the sealed executable with its sockets as standard input and output, an empty environment, and says hello.
 fn start(options: &ShimOptions) -> Result<(Fd, Fd, Child)> {
-    let executable = sealed(&options.runtime)?;
+    let executable = sealed(&options.runtime, &options.javascript)?;
     let (requests, their_requests) = pair(SockType::SeqPacket)?;
     let (events, their_events) = pair(SockType::Stream)?;
-    let child = Command::new(format!("/proc/self/fd/{}", executable.raw()))
-        .arg0("caisson-runtime")
-        .arg("shim")
-        .env_clear()
+    let mut command = Command::new(format!("/proc/self/fd/{}", executable.raw()));
+    command.arg0("caisson-runtime").arg("shim").env_clear();
+    #[cfg(feature = "off")]
+    command.envs(std::env::var_os("CAISSON_OFF").map(|list| ("CAISSON_OFF", list)));
+    let child = command
         .stdin(Stdio::from(OwnedFd::from(their_requests)))
         .stdout(Stdio::from(OwnedFd::from(their_events)))
         .stderr(Stdio::null())

@@ -106,8 +106,10 @@ impl Cgroup {
     /// # Errors
     /// As rmdir(2), but EBUSY.
     pub fn remove(&self, parent: &Parent) -> Result<bool> {
-        Ok(remove_group(&self.whole, c"main", &self.path)?
-            && remove_group(&parent.fd, &self.name, &self.path)?)
+        let gone = remove_group(&self.whole, c"main", &self.path)?
+            && remove_group(&parent.fd, &self.name, &self.path)?;
+        // Busy with processes, or with groups that the container made below its own.
+        Ok(gone || remove_below(&self.path).is_ok())
     }
 }
 
