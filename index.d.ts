@@ -25,7 +25,7 @@ export declare class Shim {
   constructor(options: ShimOptions)
   /** Why the shim could not be started. */
   get failure(): Failure | null
-  /** The stream of its events: a descriptor that is the caller's to close. Its end is the shim's. */
+  /** The stream of its events: a descriptor that is held. Its end is the shim's. */
   get events(): number
   /** After the end of its events: waits for the shim's end, and undoes what it left if it did not leave by itself. */
   ended(): Promise<unknown>
@@ -57,6 +57,9 @@ export interface BundleFile {
   /** Its content. */
   content: string
 }
+
+/** Closes a descriptor, unless a stream has it. Not by node:fs, which warns of descriptors that it did not open. */
+export declare function closeDescriptor(number: number): void
 
 /** Why something failed. */
 export interface Failure {
@@ -221,7 +224,7 @@ export interface Pair {
 }
 
 /**
- * A pipe, for a payload's stdin, stdout or stderr: the reading and the writing end, both the caller's to close.
+ * A pipe, for a payload's stdin, stdout or stderr: the reading and the writing end, both held.
  *
  * # Errors
  * EMFILE.
@@ -240,8 +243,11 @@ export interface PlanExtras {
   groups: Array<string>
 }
 
-/** The terminal's master that a shim has sent, the caller's to close; -1 if there is none. The socket stays the caller's. */
+/** The terminal's master that a shim has sent, held; -1 if there is none. The socket stays the caller's. */
 export declare function receiveTerminal(socket: number): number
+
+/** A stream has the descriptor now, and closes it. */
+export declare function releaseDescriptor(number: number): void
 
 /** The SHA-256 of bytes, `sha256:` and 64 hex digits. */
 export declare function sha256(bytes: Uint8Array): string
@@ -270,6 +276,8 @@ export interface ShimEvent {
 export interface ShimOptions {
   /** The executable. */
   runtime: string
+  /** A file of the package's own JavaScript, whose owner may own the executable too. */
+  javascript: string
   /** Run state: journals and engine files. */
   runRoot: string
   /** Writable layers. */
@@ -279,7 +287,7 @@ export interface ShimOptions {
 }
 
 /**
- * Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`.
+ * Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`; both held.
  *
  * # Errors
  * EMFILE.

@@ -773,13 +773,15 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, hear, pipe, receiveTerminal, sha256, terminalPair } = nativeBinding
+const { Plan, Shim, boundingSet, closeDescriptor, hear, pipe, receiveTerminal, releaseDescriptor, sha256, terminalPair } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
+export { closeDescriptor }
 export { hear }
 export { pipe }
 export { receiveTerminal }
+export { releaseDescriptor }
 export { sha256 }
 export { terminalPair }
 export const __napiBindingTarget = __napiLoadedBindingTarget

@@ -11,6 +11,7 @@ export type ErrorCode =
   | 'ERR_IMAGE_LIMIT'
   | 'ERR_DIGEST'
   | 'ERR_SHIM_LOST'
+  | 'ERR_UNSAFE_INSTALL'
   | 'ERR_RUNTIME_MISMATCH'
   | 'ERR_LAUNCH'
   | 'ERR_INTERNAL'

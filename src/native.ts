@@ -1,6 +1,7 @@
 /** The one seam to the addon: loaded at the first call, never at import, and the only file that knows platforms. */
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type * as Addon from '../index.js'
 import { CaissonError } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
@@ -14,6 +15,8 @@ interface Loaded {
   addon: Native
   /** The executable that stands beside the addon. */
   runtimePath: string
+  /** This file, or the bundle that it is in. */
+  javascriptPath: string
 }
 
 let loaded: Loaded | undefined
@@ -42,7 +45,11 @@ export function native(): Loaded {
   for (const name of candidates(triple)) {
     try {
       const path = require.resolve(name)
-      loaded = { addon: require(path) as Native, runtimePath: join(dirname(path), 'caisson-runtime') }
+      loaded = {
+        addon: require(path) as Native,
+        runtimePath: join(dirname(path), 'caisson-runtime'),
+        javascriptPath: fileURLToPath(import.meta.url),
+      }
       return loaded
     } catch (error) {
       // What cannot be loaded is worse than what is not there, and is what the caller should read.

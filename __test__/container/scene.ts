@@ -11,6 +11,8 @@ import { leavesNothing, settled, take } from '../host/ledger.ts'
 export const ground: string = `/run/caisson-test.${process.pid}`
 /** A root file system: busybox, its links, a passwd and a group. */
 export const rootfs: string = join(ground, 'rootfs')
+/** How many times fewer rounds a host gets: the machines that emulate are slow. */
+export const scale: number = process.env.CAISSON_TEST_HOST === 'private' ? 1 : 10
 const engineRoot = join(ground, 'engine')
 
 /** What a test has to play with. */

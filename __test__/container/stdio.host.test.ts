@@ -4,6 +4,7 @@ import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import { inspect } from 'node:util'
 import test from 'ava'
 import { scene } from './scene.ts'
 
@@ -139,7 +140,9 @@ test('a descriptor goes to the payload itself', async (t) => {
   const { run, dir } = await scene(t)
   writeFileSync(join(dir, 'in'), 'from a file\n')
   const [input, output] = [openSync(join(dir, 'in'), 'r'), openSync(join(dir, 'out'), 'w')]
-  const p = run(['sh', '-c', 'cat; readlink /proc/1/fd/1 >&2; :'], { stdio: [input, output, 'pipe'] })
+  const p = run(['sh', '-c', 'cat; x=$(readlink /proc/1/fd/1); echo "$x" >&2'], {
+    stdio: [input, output, 'pipe'],
+  })
   t.is(p.stdin, null)
   t.is(p.stdout, null)
   const { stderr } = await p
@@ -261,21 +264,22 @@ test('a grandchild outside that keeps a pipe does not hold the result for ever',
 
 test('who reads slowly gets all of it, long after the payload ended', async (t) => {
   const { sh } = await scene(t)
+  let chunks = 0
   const p = sh('dd if=/dev/zero bs=1k count=60 2>/dev/null; echo end')
   let length = 0
   for await (const chunk of p.stdout ?? []) {
     length += (chunk as Buffer).length
-    await new Promise((resolve) => setTimeout(resolve, 1200))
+    if ((chunks += 1) <= 3) await new Promise((resolve) => setTimeout(resolve, 1200))
   }
   t.is(length, 60 * 1024 + 4)
   const slow = new Writable({
     highWaterMark: 1,
     write(chunk: Buffer, _, done) {
       length += chunk.length
-      setTimeout(done, 700)
+      setTimeout(done, (chunks += 1) <= 3 ? 700 : 0)
     },
   })
-  length = 0
+  length = chunks = 0
   await sh('dd if=/dev/zero bs=1k count=150 2>/dev/null', { stdio: ['ignore', slow, 'ignore'] })
   await new Promise((resolve) => slow.end(resolve))
   t.is(length, 150 * 1024)
@@ -349,7 +353,7 @@ test('what stdio cannot be is refused', async (t) => {
     await t.throwsAsync(
       sh('true', { stdio: stdio as 'pipe' }),
       { code: 'ERR_INVALID_OPTION', message: /^stdio: / },
-      JSON.stringify(stdio),
+      inspect(stdio),
     )
   }
   await t.throwsAsync(sh('true', { stdio: ['ignore', 'pipe', 999] }), { message: /stderr/ })

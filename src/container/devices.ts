@@ -1,7 +1,7 @@
 /** Devices of this machine in a container: a node, and a rule that lets it be opened. */
 import { statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
-import { refuse } from './options.ts'
+import { bare, refuse } from './options.ts'
 import type { DeviceOption, RunOptions } from './options.ts'
 
 /** A device's numbers, as st_rdev packs them (gnu_dev_major(3)). */
@@ -47,7 +47,7 @@ export function deviceNodes(options: RunOptions): { nodes: object[]; rules: obje
   const nodes: object[] = []
   const rules: object[] = []
   for (const given of options.devices ?? []) {
-    const { host, container = host, permissions = 'rwm' } = typeof given === 'string' ? parse(given) : given
+    const { host, container = host, permissions = 'rwm' } = typeof given === 'string' ? bare(parse(given)) : given
     if (!/^[rwm]+$/.test(permissions)) throw refuse('devices', `'${permissions}' is not made of r, w and m`)
     const { stats, type, major, minor } = device('devices', host)
     nodes.push({

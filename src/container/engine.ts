@@ -5,7 +5,7 @@ import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
 import { unpackLayer } from './layers.ts'
-import { refuse } from './options.ts'
+import { bare, refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import type { ProcessPromise } from './process.ts'
 import { run } from './run.ts'
@@ -31,7 +31,8 @@ export class Engine {
   readonly #shim: ShimConnection
   readonly #images: Images
 
-  constructor(options: EngineOptions = {}) {
+  constructor(given: EngineOptions = {}) {
+    const options = bare(given)
     this.roots = roots(options)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
     this.#images = new Images(this.roots.data, (layer, signal) => unpackLayer(this.#shim, layer, signal))

@@ -188,13 +188,24 @@ export function refuse(option: string, message: string): CaissonError {
   return new CaissonError('ERR_INVALID_OPTION', `${option}: ${message}`, { subject: option })
 }
 
-const kinds: Partial<Record<keyof RunOptions, 'string' | 'boolean' | 'number' | 'object' | 'array'>> = {
+const kinds: Partial<Record<keyof RunOptions, string>> = {
   env: 'object',
+  user: 'string or number',
   workdir: 'string',
+  entrypoint: 'string or array',
   hostname: 'string',
   tty: 'boolean',
+  input: 'string or object',
+  maxBuffer: 'string or number',
+  timeout: 'string or number',
+  stopTimeout: 'string or number',
   check: 'boolean',
   init: 'boolean',
+  memory: 'string or number',
+  memorySwap: 'string or number',
+  memoryReservation: 'string or number',
+  shmSize: 'string or number',
+  seccomp: 'string or object',
   cpus: 'number',
   cpuShares: 'number',
   cpuset: 'string',
@@ -223,6 +234,19 @@ function kindOf(value: unknown): string {
 }
 
 /**
+ * A value whose plain objects, however deep, have no prototype: what is read of them is what the caller wrote, not what
+ * somebody put on Object.prototype (security.md E8).
+ */
+export function bare<T>(value: T): T {
+  if (Array.isArray(value)) return value.map((one: unknown) => bare(one)) as T
+  if (typeof value !== 'object' || value === null) return value
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value
+  const copy = Object.create(null) as Record<string, unknown>
+  for (const [name, one] of Object.entries(value)) copy[name] = bare(one)
+  return copy as T
+}
+
+/**
  * The caller's options as own properties of an object without a prototype: what somebody put on Object.prototype is no
  * option (security.md E8), and a misspelt limit is no container without one.
  */
@@ -233,9 +257,9 @@ export function ownOptions(given: RunOptions): RunOptions {
     if (value === undefined) continue
     const wanted = kinds[name as keyof RunOptions]
     const kind = kindOf(value)
-    if (wanted !== undefined && kind !== wanted)
+    if (wanted !== undefined && !wanted.split(' or ').includes(kind))
       throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
-    options[name] = value
+    options[name] = name === 'seccomp' ? value : bare(value)
   }
   return options
 }

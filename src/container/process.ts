@@ -1,5 +1,5 @@
 /** One command in a container: a promise of its result, and a live process until then. */
-import { closeSync, readlinkSync } from 'node:fs'
+import { existsSync, readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
@@ -122,9 +122,10 @@ export class Run {
     return this.#asked
   }
 
-  /** The shim that will hold it; from now on its events are heard. */
+  /** The shim that will hold it; from now on its events are heard. Asked again, another one: the first was lost. */
   shim(): InstanceType<Native['Shim']> {
-    const { shim, forget } = this.#connection.get(this.token, (event) => this.#hear(event))
+    this.#forget()
+    const { shim, forget } = this.#connection.get(this.token, (event) => this.#hear(event), this.#shim)
     this.#shim = shim
     this.#forget = forget
     return shim
@@ -242,7 +243,7 @@ export class Run {
         break
       }
       case 'ended':
-        if (event.end !== undefined) void this.#end(event.end)
+        if (event.end !== undefined) this.#end(event.end).catch((error: Error) => this.#settle.reject(error))
         break
       case 'unpacked':
         break
@@ -253,8 +254,9 @@ export class Run {
 
   #openTerminal(): void {
     if (this.#terminal === undefined) return
-    const master = native().addon.receiveTerminal(this.#terminal)
-    closeSync(this.#terminal)
+    const { addon } = native()
+    const master = addon.receiveTerminal(this.#terminal)
+    addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
     if (master >= 0) joinTerminal(master, this.#streams)
   }
@@ -262,7 +264,7 @@ export class Run {
   #finish(): void {
     this.#over = true
     this.#forget()
-    if (this.#terminal !== undefined) closeSync(this.#terminal)
+    if (this.#terminal !== undefined) native().addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
     for (const timer of this.#timers) clearTimeout(timer)
     if (this.#onAbort !== undefined) this.options.signal?.removeEventListener('abort', this.#onAbort)
@@ -326,14 +328,10 @@ let own: Record<string, string> | undefined
 function ownNamespaces(): Record<string, string> {
   own ??= Object.fromEntries(
     ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].flatMap((name) => {
-      const file = name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name
-      try {
-        const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/self/ns/${file}`))
-        return [[name, inode?.[1] ?? '']]
-      } catch {
-        // A kernel may be built without one of them.
-        return []
-      }
+      const path = `/proc/self/ns/${name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name}`
+      // A kernel may be built without one.
+      const inode = existsSync(path) ? /\[(\d+)\]/.exec(readlinkSync(path))?.[1] : undefined
+      return inode === undefined ? [] : [[name, inode]]
     }),
   )
   return own

@@ -1,5 +1,5 @@
 /** `run`: resolve, compose, plan, launch; the rest are the shim's events. */
-import { closeSync, existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { CaissonError } from '../errors.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
@@ -181,9 +181,8 @@ async function begin(
     const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
     const plan = planOf(spec, options)
     const hostname = options.hostname ?? live.id.slice(0, 12)
-    const shim = live.shim()
     const { timeout, stopTimeout } = times(options)
-    const failure = shim.launch(plan, {
+    const launch = {
       token: live.token,
       id: live.id,
       hostname,
@@ -192,15 +191,18 @@ async function begin(
       stdio: stdio.payload,
       ownStdio: stdio.own,
       timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
-    })
+    }
+    let failure = live.shim().launch(plan, launch)
+    // It has ended since: nobody took the message, so the next one may.
+    if (failure?.code === 'ERR_SHIM_LOST') failure = live.shim().launch(plan, launch)
     if (failure !== null) throw toError(failure)
     live.sent()
   } catch (error) {
     closeStdio(stdio, !state.connected)
-    if (!state.connected && terminal !== undefined) closeSync(terminal.ours)
+    if (!state.connected && terminal !== undefined) addon.closeDescriptor(terminal.ours)
     throw error
   } finally {
-    if (terminal !== undefined) for (const theirs of stdio.payload) closeSync(theirs)
+    if (terminal !== undefined) for (const theirs of stdio.payload) addon.closeDescriptor(theirs)
   }
   closeStdio(stdio)
   if (!state.connected) attach()

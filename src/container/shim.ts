@@ -2,6 +2,7 @@
 import { Socket } from 'node:net'
 import type { ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
+import { bare } from './options.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import type { Roots } from '../state/roots.ts'
@@ -33,6 +34,7 @@ class Connected {
         callback: (length, buffer) => this.#read(length, buffer as Buffer),
       },
     })
+    native().addon.releaseDescriptor(shim.events)
     this.#stream.on('error', () => {})
     this.#stream.once('close', () => this.#lost(this, this.#failure))
     this.#stream.unref()
@@ -84,8 +86,12 @@ export class ShimConnection {
     return this.#next++
   }
 
-  /** The shim, started if there is none, with `listener` for what it says of the run `token`. */
-  get(token: number, listener: Listener): { shim: NativeShim; forget: () => void } {
+  /**
+   * The shim, started if there is none, with `listener` for what it says of the run `token`. Not `lost`: one whose end
+   * is known before its stream says so, which takes a turn of the loop.
+   */
+  get(token: number, listener: Listener, lost?: NativeShim): { shim: NativeShim; forget: () => void } {
+    if (lost !== undefined && this.#connected?.shim === lost) this.#connected = undefined
     const connected = (this.#connected ??= this.#start())
     connected.listen(token, listener)
     return { shim: connected.shim, forget: () => connected.forget(token) }
@@ -98,13 +104,15 @@ export class ShimConnection {
   }
 
   #start(): Connected {
-    const { addon, runtimePath } = native()
-    const shim = new addon.Shim({
+    const { addon, runtimePath, javascriptPath } = native()
+    const options = bare({
       runtime: runtimePath,
+      javascript: javascriptPath,
       runRoot: this.#roots.run,
       dataRoot: this.#roots.data,
       ...(this.#cgroupParent !== undefined && { cgroupParent: this.#cgroupParent }),
     })
+    const shim = new addon.Shim(options)
     if (shim.failure !== null) throw toError(shim.failure)
     return new Connected(shim, (connected, failure) => void this.#lost(connected, failure))
   }

@@ -4,7 +4,7 @@ import { capabilitySets } from './capabilities.ts'
 import { deviceNodes } from './devices.ts'
 import { mounts } from './mounts.ts'
 import type { ImageConfig } from '../image/config.ts'
-import { refuse } from './options.ts'
+import { bare, refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { resources, rlimits } from './resources.ts'
 
@@ -76,10 +76,11 @@ export interface RootExtras {
 export function compose(
   command: readonly string[] | undefined,
   options: RunOptions,
-  image: ImageConfig,
+  config: ImageConfig,
   extras: RootExtras,
   bounding: bigint,
 ): Spec {
+  const image = bare(config)
   const words = args(command, options, image)
   if (words.length === 0) throw refuse('command', 'no command specified')
   const network: string = options.network ?? 'none'

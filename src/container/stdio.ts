@@ -1,5 +1,5 @@
 /** The three descriptors of a payload: pipes with streams on this side, /dev/null, or what the caller has. */
-import { closeSync, fstatSync } from 'node:fs'
+import { fstatSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
@@ -103,8 +103,8 @@ export function openStdio(options: RunOptions): Stdio {
 export function closeStdio(stdio: Stdio, all = false): void {
   for (const { payload, ours } of stdio.ends) {
     if (ours === undefined) continue
-    closeSync(payload)
-    if (all) closeSync(ours)
+    native().addon.closeDescriptor(payload)
+    if (all) native().addon.closeDescriptor(ours)
   }
 }
 
@@ -135,11 +135,16 @@ export interface Streams {
   relays: { stdin: Writable | null; outputs: Output[] }
 }
 
+function socketOf(fd: number, sides: { readable: boolean; writable: boolean }): Socket {
+  const socket = new Socket({ fd, ...sides })
+  native().addon.releaseDescriptor(fd)
+  return socket
+}
+
 /** Wraps our ends: the one place that does, in the tick in which they were made. */
 export function connect(stdio: Stdio, input: string | Uint8Array | undefined): Streams {
   const [first, ...outputs] = stdio.ends
-  const stdin =
-    first?.ours === undefined ? null : new Socket({ fd: first.ours, readable: false, writable: true })
+  const stdin = first?.ours === undefined ? null : socketOf(first.ours, { readable: false, writable: true })
   // A payload that ends before it has read everything is no error of its caller's.
   stdin?.on('error', () => {})
   if (stdin !== null) {
@@ -151,7 +156,7 @@ export function connect(stdio: Stdio, input: string | Uint8Array | undefined): S
   } else if (input !== undefined) throw refuse('input', 'stdin is not a pipe')
   const [stdout = null, stderr = null] = outputs.map(({ ours, peer }) => {
     if (ours === undefined) return null
-    const stream = new Socket({ fd: ours, readable: true, writable: false })
+    const stream = socketOf(ours, { readable: true, writable: false })
     if (peer === 1) stream.pipe(process.stdout, { end: false })
     else if (peer === 2) stream.pipe(process.stderr, { end: false })
     else if (peer instanceof Writable) stream.pipe(peer, { end: false })

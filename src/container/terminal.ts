@@ -22,6 +22,7 @@ export function terminalStreams(options: RunOptions): Streams {
 /** Connects both streams to the pty, once there is one. */
 export function joinTerminal(master: number, { stdin, stdout }: Streams): void {
   const stream = new ReadStream(master)
+  native().addon.releaseDescriptor(master)
   const to = stdout as PassThrough | null
   // The last process of the terminal is gone: Linux says EIO where others say end.
   stream.on('error', () => stream.destroy())

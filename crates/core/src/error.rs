@@ -27,6 +27,8 @@ pub enum Code {
     Digest,
     /// The shim ended while it held containers.
     ShimLost,
+    /// Somebody else may write the executable.
+    UnsafeInstall,
     /// Plan and executable were not built together.
     RuntimeMismatch,
     /// A step of the launch failed in the kernel.
@@ -37,7 +39,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the table that both languages share.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidSpec,
         Self::Unsupported,
         Self::CommandNotFound,
@@ -49,6 +51,7 @@ impl Code {
         Self::ImageLimit,
         Self::Digest,
         Self::ShimLost,
+        Self::UnsafeInstall,
         Self::RuntimeMismatch,
         Self::Launch,
         Self::Internal,
@@ -69,6 +72,7 @@ impl Code {
             Self::ImageLimit => "ERR_IMAGE_LIMIT",
             Self::Digest => "ERR_DIGEST",
             Self::ShimLost => "ERR_SHIM_LOST",
+            Self::UnsafeInstall => "ERR_UNSAFE_INSTALL",
             Self::RuntimeMismatch => "ERR_RUNTIME_MISMATCH",
             Self::Launch => "ERR_LAUNCH",
             Self::Internal => "ERR_INTERNAL",

@@ -11,6 +11,23 @@
 //! | `xattr` | the list of attributes that a layer may set |
 //! | `limits` | the bounds of size, ratio and count |
 //! | `verify` | the comparison of digests |
+//! | `seal` | the sealed copy of the executable: the installed file runs (A1) |
+//! | `close_range` | the closing of inherited descriptors (A2) |
+//! | `no_symlinks` | the rule that proc and sysfs land on plain directories (A3) |
+//! | `in_root` | the container's own mount namespace and root while its places are found: they are found in the host's tree, following links (A4, A5, A11) |
+//! | `masks` | the mask that was never the container's: its own /dev/null lies over masked files (A6) |
+//! | `own_dev` | the rule that a console needs a /dev of Caisson's own, and no link there (A7) |
+//! | `own_procfs` | the procfs that settings are written through (A8) |
+//! | `own_stdio` | the rule that only pipes of Caisson's own are given to the user (A10) |
+//! | `numeric` | the rule that digits are a number (A12) |
+//! | `inh` | the empty inheritable set (A13) |
+//! | `sysctl_list` | the list of settings (A14) |
+//! | `rro` | read-only for what is mounted below the source (A15) |
+//! | `devices` | the device program (B5) |
+//! | `keyring` | the session keyring of the container's own (B6) |
+//! | `setsid` | the sessions of shim and payload (B8) |
+//! | `passwd` | the rule that passwd and group are regular files (D12) |
+//! | `install_check` | the check of who may write the executable (E8) |
 
 /// Whether the mitigation `name` was switched off.
 #[cfg(feature = "off")]

@@ -1,28 +1,40 @@
 //! The executable's sealed copy: made once a process, so that no container can reach the installed file through
 //! /proc/PID/exe (CVE-2019-5736), and no swap of that file changes what is started.
+//!
+//! For root the installed file must be one that nobody else may write, nor replace (security.md E8): a program in an
+//! ordinary user's node_modules would be that user's way to be root. It is opened once; what is checked is what is copied.
 
-use caisson_core::{At, Error, Result, Stage};
+use caisson_core::off::off;
+use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::{Fd, file};
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 static SEALED: Mutex<Option<(String, Fd)>> = Mutex::new(None);
 
-/// A descriptor of the sealed copy of the executable at `path`.
-pub(crate) fn sealed(path: &str) -> Result<Fd> {
+/// A descriptor of the sealed copy of the executable at `path`. `javascript` is a file of the package's own code, which
+/// runs with our rights already: its owner is trusted as root is.
+pub(crate) fn sealed(path: &str, javascript: &str) -> Result<Fd> {
     let mut known = SEALED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((sealed_path, copy)) = known.as_ref()
         && sealed_path == path
     {
         return copy.duplicate(3).at(Stage::SHIM, path);
     }
-    let bytes = std::fs::read(path).at(Stage::SHIM, path)?;
+    let mut installed = File::open(path).at(Stage::SHIM, path)?;
+    if nix::unistd::geteuid().is_root() && !off("install_check") {
+        check_install(&installed, path, javascript)?;
+    }
+    if off("seal") {
+        return Ok(Fd::from(std::os::fd::OwnedFd::from(installed)));
+    }
+    let mut bytes = Vec::new();
+    installed.read_to_end(&mut bytes).at(Stage::SHIM, path)?;
     if !bytes.starts_with(b"\x7fELF") {
-        return Err(Error::new(
-            caisson_core::Code::RuntimeMismatch,
-            Stage::SHIM,
-            path,
-            "is not an executable",
-        ));
+        return Err(Error::new(Code::RuntimeMismatch, Stage::SHIM, path, "is not an executable"));
     }
     let copy = file::memfd(c"caisson-runtime", true).at(Stage::SHIM, path)?;
     file::write_all(&copy, &bytes).at(Stage::SHIM, path)?;
@@ -30,4 +42,42 @@ pub(crate) fn sealed(path: &str) -> Result<Fd> {
     let duplicate = copy.duplicate(3).at(Stage::SHIM, path)?;
     *known = Some((path.to_owned(), copy));
     Ok(duplicate)
+}
+
+/// The file, and each directory on the way to it: owned by root or by the owner of the package's JavaScript, and for
+/// nobody else to write. A sticky directory may be: what stands in it can be removed by its owner alone.
+fn check_install(installed: &File, path: &str, javascript: &str) -> Result<()> {
+    let trusted = fs::metadata(javascript).at(Stage::SHIM, javascript)?.uid();
+    let unsafe_because = |place: &Path, why: String| {
+        let message = format!(
+            "{} {why}: whoever can change the executable would be root. Install caisson as root, or fix the rights",
+            place.display()
+        );
+        Err(Error::new(Code::UnsafeInstall, Stage::SHIM, path, message))
+    };
+    let check = |place: &Path, known: &Metadata| {
+        const STICKY: u32 = 0o1000;
+        let owner = known.uid();
+        if owner != 0 && owner != trusted {
+            return unsafe_because(place, format!("belongs to user {owner}"));
+        }
+        if known.mode() & STICKY != 0 && known.is_dir() {
+            return Ok(());
+        }
+        // Root's own group, and the group that many systems give each user for himself, are no other people.
+        let own_group = known.gid() == 0 || known.gid() == owner;
+        if known.mode() & 0o002 != 0 || known.mode() & 0o020 != 0 && !own_group {
+            return unsafe_because(
+                place,
+                format!("can be written by others (mode {:o})", known.mode() & 0o7777),
+            );
+        }
+        Ok(())
+    };
+    let real = fs::canonicalize(path).at(Stage::SHIM, path)?;
+    check(&real, &installed.metadata().at(Stage::SHIM, path)?)?;
+    for directory in real.ancestors().skip(1) {
+        check(directory, &fs::metadata(directory).at(Stage::SHIM, directory.to_string_lossy())?)?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 
 pub mod digest;
 mod executable;
+pub mod held;
 pub mod outcome;
 pub mod plan;
 pub mod shim;

@@ -5,6 +5,7 @@
 //! it started ends by the same rule as when the process does.
 
 use crate::executable::sealed;
+use crate::held::hold;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
 use crate::stdio;
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct ShimOptions {
     /// The executable.
     pub runtime: String,
+    /// A file of the package's own JavaScript, whose owner may own the executable too.
+    pub javascript: String,
     /// Run state: journals and engine files.
     pub run_root: String,
     /// Writable layers.
@@ -95,12 +98,15 @@ pub struct UnpackOptions {
     pub blob: i32,
 }
 
+/// A shim's process, until somebody took its end.
+type Held = Arc<Mutex<Option<Child>>>;
+
 /// A shim and its sockets.
 #[napi]
 pub struct Shim {
     requests: Arc<Mutex<Option<Fd>>>,
     events: i32,
-    child: Option<Child>,
+    child: Held,
     run_root: PathBuf,
     failure: Option<Failure>,
 }
@@ -111,12 +117,22 @@ impl Shim {
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, options: ShimOptions) -> napi::Result<Self> {
         let (requests, events, child, failure) = match start(&options) {
-            Ok((requests, events, child)) => (Some(requests), events.into_raw(), Some(child), None),
+            Ok((requests, events, child)) => (Some(requests), hold(events), Some(child), None),
             Err(error) => (None, -1, None, Some(error.into())),
         };
         let requests = Arc::new(Mutex::new(requests));
-        env.add_env_cleanup_hook(Arc::clone(&requests), |requests| close(&requests))?;
-        Ok(Self { requests, events, child, run_root: options.run_root.into(), failure })
+        let child = Arc::new(Mutex::new(child));
+        let run_root = PathBuf::from(options.run_root);
+        let left =
+            (Arc::clone(&requests), Aftermath { child: Arc::clone(&child), run_root: run_root.clone() });
+        env.add_env_cleanup_hook(left, |(requests, mut aftermath)| {
+            close(&requests);
+            // A worker's end is not the process's: somebody must take the shim's end, and nobody here may wait for it.
+            if nix::unistd::gettid() != nix::unistd::getpid() {
+                let _ = std::thread::Builder::new().stack_size(256 << 10).spawn(move || aftermath.run());
+            }
+        })?;
+        Ok(Self { requests, events, child, run_root, failure })
     }
 
     /// Why the shim could not be started.
@@ -125,7 +141,7 @@ impl Shim {
         self.failure.clone()
     }
 
-    /// The stream of its events: a descriptor that is the caller's to close. Its end is the shim's.
+    /// The stream of its events: a descriptor that is held. Its end is the shim's.
     #[napi(getter, catch_unwind)]
     pub fn events(&self) -> i32 {
         self.events
@@ -133,9 +149,9 @@ impl Shim {
 
     /// After the end of its events: waits for the shim's end, and undoes what it left if it did not leave by itself.
     #[napi(catch_unwind)]
-    pub fn ended(&mut self) -> AsyncTask<Aftermath> {
+    pub fn ended(&self) -> AsyncTask<Aftermath> {
         close(&self.requests);
-        AsyncTask::new(Aftermath { child: self.child.take(), run_root: self.run_root.clone() })
+        AsyncTask::new(Aftermath { child: Arc::clone(&self.child), run_root: self.run_root.clone() })
     }
 
     /// Starts a container; what comes of it are events.
@@ -192,8 +208,19 @@ impl Shim {
 
 /// What is done on another thread once a shim has ended.
 pub struct Aftermath {
-    child: Option<Child>,
+    child: Held,
     run_root: PathBuf,
+}
+
+impl Aftermath {
+    fn run(&mut self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Its lock goes with it; before that its journals are its own.
+        if let Some(mut child) = child {
+            let _ = child.wait();
+            journal::recover(&self.run_root);
+        }
+    }
 }
 
 impl Task for Aftermath {
@@ -201,11 +228,7 @@ impl Task for Aftermath {
     type JsValue = ();
 
     fn compute(&mut self) -> napi::Result<()> {
-        // Its lock goes with it; before that its journals are its own.
-        if let Some(child) = &mut self.child {
-            let _ = child.wait();
-        }
-        journal::recover(&self.run_root);
+        self.run();
         Ok(())
     }
 
@@ -247,7 +270,7 @@ pub fn hear(bytes: Buffer) -> Heard {
     }
 }
 
-/// Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`.
+/// Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`; both held.
 ///
 /// # Errors
 /// EMFILE.
@@ -255,16 +278,16 @@ pub fn hear(bytes: Buffer) -> Heard {
 pub fn terminal_pair() -> napi::Result<Vec<i32>> {
     let (theirs, ours) =
         pair(SockType::SeqPacket).map_err(|error| napi::Error::from_reason(error.to_string()))?;
-    Ok(vec![theirs.into_raw(), ours.into_raw()])
+    Ok(vec![hold(theirs), hold(ours)])
 }
 
-/// The terminal's master that a shim has sent, the caller's to close; -1 if there is none. The socket stays the caller's.
+/// The terminal's master that a shim has sent, held; -1 if there is none. The socket stays the caller's.
 #[napi(catch_unwind)]
 #[must_use]
 pub fn receive_terminal(socket: i32) -> i32 {
     let received = socket::receive(Number(socket), &mut [0u8; 16], false);
     let master = received.ok().and_then(|received| received.descriptors.into_iter().flatten().next());
-    master.map_or(-1, Fd::into_raw)
+    master.map_or(-1, hold)
 }
 
 impl Shim {
@@ -345,13 +368,14 @@ fn pair(kind: SockType) -> Result<(Fd, Fd)> {
 
 /// Starts the sealed executable with its sockets as standard input and output, an empty environment, and says hello.
 fn start(options: &ShimOptions) -> Result<(Fd, Fd, Child)> {
-    let executable = sealed(&options.runtime)?;
+    let executable = sealed(&options.runtime, &options.javascript)?;
     let (requests, their_requests) = pair(SockType::SeqPacket)?;
     let (events, their_events) = pair(SockType::Stream)?;
-    let child = Command::new(format!("/proc/self/fd/{}", executable.raw()))
-        .arg0("caisson-runtime")
-        .arg("shim")
-        .env_clear()
+    let mut command = Command::new(format!("/proc/self/fd/{}", executable.raw()));
+    command.arg0("caisson-runtime").arg("shim").env_clear();
+    #[cfg(feature = "off")]
+    command.envs(std::env::var_os("CAISSON_OFF").map(|list| ("CAISSON_OFF", list)));
+    let child = command
         .stdin(Stdio::from(OwnedFd::from(their_requests)))
         .stdout(Stdio::from(OwnedFd::from(their_events)))
         .stderr(Stdio::null())

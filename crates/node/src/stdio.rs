@@ -1,5 +1,6 @@
 //! The three descriptors of a payload: pipes, /dev/null, or what the caller has.
 
+use crate::held::hold;
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{Number, duplicate};
 use caisson_sys::{Cwd, Fd, file};
@@ -10,7 +11,7 @@ use nix::sys::stat::{SFlag, fstat};
 /// `/dev/null`, in the words of the JavaScript side.
 const IGNORE: i32 = -1;
 
-/// A pipe, for a payload's stdin, stdout or stderr: the reading and the writing end, both the caller's to close.
+/// A pipe, for a payload's stdin, stdout or stderr: the reading and the writing end, both held.
 ///
 /// # Errors
 /// EMFILE.
@@ -18,7 +19,7 @@ const IGNORE: i32 = -1;
 pub fn pipe() -> napi::Result<Vec<i32>> {
     let ends = nix::unistd::pipe2(OFlag::O_CLOEXEC);
     let (read, write) = ends.map_err(|errno| napi::Error::from_reason(format!("pipe: {errno}")))?;
-    Ok(vec![Fd::from(read).into_raw(), Fd::from(write).into_raw()])
+    Ok(vec![hold(read.into()), hold(write.into())])
 }
 
 /// Opens what stdin, stdout and stderr are to be. Those whose bit is in `own` are pipes that Caisson made.

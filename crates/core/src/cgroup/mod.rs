@@ -40,6 +40,19 @@ impl Cgroup {
     /// EACCES and EPERM where the parent is not delegated; [`Code::NoController`] for a limit that cannot be had.
     pub fn create(parent: &Parent, name: &CStr, limits: &[Limit], devices: Option<&Fd>) -> Result<Self> {
         let path = parent.path.join(name.to_string_lossy().as_ref());
+        let made = Self::make(parent, name, &path)?;
+        match made.fill(parent, limits, devices) {
+            Ok(main) => Ok(Self { main, ..made }),
+            Err(error) => {
+                // Nobody is in it yet, and nobody will know of it.
+                let _ = made.remove(parent);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes `C/` alone; its handle stands for `C/main` until that is there.
+    fn make(parent: &Parent, name: &CStr, path: &Path) -> Result<Self> {
         let at = || path.to_string_lossy().into_owned();
         match mkdirat(&parent.fd, name, GROUP_MODE) {
             // The parent is removed by whoever finds it empty.
@@ -49,19 +62,27 @@ impl Cgroup {
             answer => answer.at(Stage::CGROUP, at())?,
         }
         let whole = open_group(&parent.fd, name).at(Stage::CGROUP, at())?;
+        let main = whole.duplicate(3).at(Stage::CGROUP, at())?;
+        Ok(Self { whole, main, path: path.to_owned(), name: name.to_owned() })
+    }
+
+    /// Device program, limits and `C/main`, which it answers.
+    fn fill(&self, parent: &Parent, limits: &[Limit], devices: Option<&Fd>) -> Result<Fd> {
+        let (whole, path) = (&self.whole, &self.path);
+        let at = || path.to_string_lossy().into_owned();
         if let Some(program) = devices {
-            bpf::attach_device_program(&whole, program).at(Stage::CGROUP, "linux.resources.devices")?;
+            bpf::attach_device_program(whole, program).at(Stage::CGROUP, "linux.resources.devices")?;
         }
         if !limits.is_empty() {
             limits::enable(&parent.path, &parent.fd, limits)?;
-            limits::enable(&path, &whole, limits)?;
-            limits::write(&path, &whole, limits)?;
+            limits::enable(path, whole, limits)?;
+            limits::write(path, whole, limits)?;
         }
-        mkdirat(&whole, c"main", GROUP_MODE).at(Stage::CGROUP, at())?;
-        let main = open_group(&whole, c"main").at(Stage::CGROUP, at())?;
+        mkdirat(whole, c"main", GROUP_MODE).at(Stage::CGROUP, at())?;
+        let main = open_group(whole, c"main").at(Stage::CGROUP, at())?;
         // The container sees its own limits: Node, Java and Go size themselves by what they read there.
-        limits::write(&path, &main, limits)?;
-        Ok(Self { whole, main, path, name: name.to_owned() })
+        limits::write(path, &main, limits)?;
+        Ok(main)
     }
 
     /// Kills every process of the container.
@@ -85,8 +106,10 @@ impl Cgroup {
     /// # Errors
     /// As rmdir(2), but EBUSY.
     pub fn remove(&self, parent: &Parent) -> Result<bool> {
-        Ok(remove_group(&self.whole, c"main", &self.path)?
-            && remove_group(&parent.fd, &self.name, &self.path)?)
+        let gone = remove_group(&self.whole, c"main", &self.path)?
+            && remove_group(&parent.fd, &self.name, &self.path)?;
+        // Busy with processes, or with groups that the container made below its own.
+        Ok(gone || remove_below(&self.path).is_ok())
     }
 }
 

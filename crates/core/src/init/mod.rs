@@ -13,12 +13,14 @@ mod terminal;
 use crate::channel::{self, Isolation, Report, Stamps};
 use crate::clock;
 use crate::error::{At, Error, Result};
+use crate::off::off;
 use crate::plan::{LaunchPlan, Step};
 use crate::rootfs::open::{Kind, find_or_make};
 use crate::wire::Wire;
 use caisson_sys::{Descriptor, Errno, Fd, fd, file, identity as rights, ioctl, mount, process};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 
 /// What init inherits, by value: it owns all of it.
 #[derive(Debug)]
@@ -87,7 +89,9 @@ pub fn init(plan: LaunchPlan, given: Given) -> ! {
 
 impl Init {
     fn prepare(&mut self) -> Result<()> {
-        fd::close_on_exec_from(0).at(crate::Stage::SESSION, "close_range")?;
+        if !off("close_range") {
+            fd::close_on_exec_from(0).at(crate::Stage::SESSION, "close_range")?;
+        }
         let _ = rights::set_name(c"caisson-init");
         self.slots = std::mem::take(&mut self.given.sources).into_iter().map(Some).collect();
         let steps = std::mem::take(&mut self.plan.steps);
@@ -110,7 +114,9 @@ impl Init {
     fn step(&mut self, step: &Step) -> Result<()> {
         let stage = step.stage();
         match step {
+            Step::Session {} if off("setsid") => Ok(()),
             Step::Session {} => process::setsid().at(stage, "setsid"),
+            Step::Keyring {} if off("keyring") => Ok(()),
             Step::Keyring {} => match process::new_session_keyring() {
                 Err(Errno::ENOSYS) => Ok(()),
                 answer => answer.at(stage, "keyring"),
@@ -162,7 +168,10 @@ impl Init {
                 nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*mask));
                 Ok(())
             }
-            Step::WorkingDirectory { path } => self.enter_working_directory(path),
+            Step::WorkingDirectory { path } => {
+                self.enter_root_late(path)?;
+                self.enter_working_directory(path)
+            }
             Step::FindUser { user } => {
                 self.found = identity::find(self.root(stage)?, user)?;
                 Ok(())
@@ -190,6 +199,11 @@ impl Init {
     /// A procfs of this pid namespace that nothing in the container can have covered (CVE-2019-16884, CVE-2025-52881).
     fn write_proc(&mut self, path: &std::ffi::CStr, value: &[u8]) -> Result<(), Errno> {
         use file::{open, resolve};
+        if off("own_procfs") {
+            let path = std::path::Path::new("/proc").join(std::ffi::OsStr::from_bytes(path.to_bytes()));
+            return std::fs::write(path, value)
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(5)));
+        }
         let proc = match self.proc.take() {
             Some(proc) => proc,
             None => mount::fsopen(c"proc")?.mount(0)?,

@@ -2,12 +2,17 @@
 
 use super::Init;
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::off::off;
 use crate::plan::Filesystem;
 use crate::rootfs::open::{Kind, find, find_or_make, is_directory};
 use caisson_sys::{Cwd, Errno, Fd, file, mount};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat};
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
+
+/// Where the container's root is put with `in_root` off.
+const OUTSIDE: &str = "/run/caisson-in_root-off";
+const OUTSIDE_C: &CStr = c"/run/caisson-in_root-off";
 
 impl Init {
     pub(super) fn open(&mut self, filesystem: &Filesystem) -> Result<()> {
@@ -34,6 +39,13 @@ impl Init {
     /// a root that covers the namespace's for no chroot: user namespaces and pivot_root work inside.
     pub(super) fn enter_root(&mut self) -> Result<()> {
         let stage = Stage::ROOT;
+        if off("in_root") {
+            std::fs::create_dir_all(OUTSIDE).at(stage, OUTSIDE)?;
+            mount::attach_at(&self.given.root, Cwd, OUTSIDE_C).at(stage, OUTSIDE)?;
+            let directory = file::open::PATH | file::open::DIRECTORY;
+            self.root = Some(file::openat2(Cwd, OUTSIDE_C, directory, 0, 0).at(stage, OUTSIDE)?);
+            return Ok(());
+        }
         mount::attach_at(&self.given.root, Cwd, c"/").at(stage, "move_mount")?;
         nix::unistd::fchdir(&self.given.root).at(stage, "fchdir")?;
         nix::unistd::chroot(".").at(stage, "chroot")?;
@@ -49,6 +61,19 @@ impl Init {
         Ok(())
     }
 
+    /// With `in_root` off, as runtimes do that prepare the root from outside: all mounts are in place, now it is entered.
+    pub(super) fn enter_root_late(&mut self, workdir: &CStr) -> Result<()> {
+        if !off("in_root") {
+            return Ok(());
+        }
+        let stage = Stage::ROOT;
+        find_or_make(self.root(stage)?, workdir, Kind::Directory, true).at(stage, "process.cwd")?;
+        nix::unistd::fchdir(self.root(stage)?).at(stage, "fchdir")?;
+        mount::pivot_root_here().at(stage, "pivot_root")?;
+        mount::detach(c".").at(stage, "umount")?;
+        nix::unistd::chdir("/").at(stage, "chdir")
+    }
+
     pub(super) fn attach(&mut self, slot: u32, target: &CStr, directory: bool, follow: bool) -> Result<()> {
         let at = || target.to_string_lossy().into_owned();
         let taken = self.slots.get_mut(slot as usize).and_then(Option::take);
@@ -56,13 +81,15 @@ impl Init {
             taken.ok_or_else(|| Error::new(Code::Internal, Stage::MOUNT, at(), "its slot is empty"))?;
         let directory = directory || is_directory(&mounted).at(Stage::MOUNT, at())?;
         let kind = if directory { Kind::Directory } else { Kind::File };
+        let follow = follow || off("no_symlinks");
         let place = find_or_make(self.root(Stage::MOUNT)?, target, kind, follow).at(Stage::MOUNT, at())?;
         if is_directory(&place).at(Stage::MOUNT, at())? != directory {
             let errno = if directory { Errno::ENOTDIR } else { Errno::EISDIR };
             return Err(errno).at(Stage::MOUNT, at());
         }
         mount::attach(&mounted, &place).at(Stage::MOUNT, at())?;
-        if target.to_bytes() == b"/dev" {
+        // A directory of the host at /dev is the caller's: nothing is made in it.
+        if target.to_bytes() == b"/dev" && slot as usize >= self.plan.sources.len() {
             self.dev = Some(mounted);
         }
         Ok(())
@@ -136,6 +163,12 @@ impl Init {
             };
             let directory = is_directory(&place).at(Stage::MASK, at())?;
             let (dir_mask, file_mask) = &self.given.masks;
+            if off("masks") && !directory {
+                let null = find(self.root(Stage::MASK)?, c"/dev/null", true).at(Stage::MASK, at())?;
+                let null = mount::clone_tree(&null, c"", false).at(Stage::MASK, at())?;
+                mount::attach(&null, &place).at(Stage::MASK, at())?;
+                continue;
+            }
             let (mask, used) =
                 if directory { (dir_mask, &mut attached.0) } else { (file_mask, &mut attached.1) };
             // The first use attaches the mount we were given; before 6.15 only an attached one can be cloned.

@@ -2,6 +2,8 @@
 
 use super::Init;
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::off::off;
+use crate::rootfs::open::{Kind, find_or_make};
 use caisson_sys::file::{self, open, resolve};
 use caisson_sys::{Fd, fd, ioctl, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat};
@@ -26,6 +28,13 @@ impl Init {
         let peer = ioctl::terminal_peer(&master).at(stage, "terminal")?;
         if columns != 0 && rows != 0 {
             ioctl::set_window_size(&peer, columns, rows).at(stage, "process.consoleSize")?;
+        }
+        if off("own_dev") {
+            let place = find_or_make(root, c"/dev/console", Kind::File, true).at(stage, "/dev/console")?;
+            let clone = mount::clone_tree(&peer, c"", false).at(stage, "/dev/console")?;
+            mount::attach(&clone, &place).at(stage, "/dev/console")?;
+            self.terminal = Some((master, peer));
+            return Ok(());
         }
         let dev = self.dev.as_ref().ok_or_else(|| missing("needs a /dev of the container's own"))?;
         let console: &CStr = c"console";
@@ -67,7 +76,7 @@ impl Init {
         // All three are above 2, so that none is covered before it is placed.
         for (number, file) in self.given.stdio.iter().enumerate() {
             let name = ["stdin", "stdout", "stderr"].get(number).copied().unwrap_or("stdio");
-            if self.given.own_stdio >> number & 1 == 1 {
+            if self.given.own_stdio >> number & 1 == 1 || off("own_stdio") {
                 own(file, name)?;
             }
             fd::place(file, number as i32).at(stage, name)?;

@@ -2,6 +2,7 @@
 
 use crate::error::{At, Code, Result, Stage};
 use crate::journal::c_path;
+use crate::off::off;
 use crate::plan::{Attributes, LaunchPlan, Source};
 use caisson_sys::mount::{self, Change, attr};
 use caisson_sys::{Cwd, Errno, Fd, file};
@@ -45,6 +46,7 @@ fn open_one(source: &Source, bundle: &Fd) -> Result<Fd> {
 
 fn change(mounted: &Fd, attributes: &Attributes, recursive: bool) -> Result<(), Errno> {
     let Attributes { set, clear, set_recursive, clear_recursive, propagation } = *attributes;
+    let (set_recursive, clear_recursive) = if off("rro") { (0, 0) } else { (set_recursive, clear_recursive) };
     let single = Change { set, clear, ..Change::default() };
     let all = Change { set: set_recursive, clear: clear_recursive, propagation, ..Change::default() };
     if !recursive {

@@ -4,11 +4,13 @@
 use super::{LaunchPlan, Step, mounts, process};
 use crate::cgroup::{devices, limits};
 use crate::error::{At, Error, Result, Stage};
+use crate::off::off;
 use crate::seccomp;
 use crate::wire::Bytes;
 use caisson_sys::process::namespace;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 use std::ffi::CString;
+use std::path::Path;
 
 /// What the runtime spec has no word for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +71,12 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     let attach = mounts::open(spec, &mut plan)?;
     plan.steps.push(Step::EnterRoot {});
     plan.steps.extend(attach);
-    plan.steps.extend(devices::nodes(linux.devices().as_deref())?);
+    // A directory of the host at /dev has what the caller wants it to have: nothing is made in it.
+    let bound =
+        |mount: &Mount| mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("bind");
+    if !spec.mounts().iter().flatten().any(bound) {
+        plan.steps.extend(devices::nodes(linux.devices().as_deref())?);
+    }
     if terminal {
         let size = process.console_size();
         let side = |side: u64| u16::try_from(side).unwrap_or(u16::MAX);
@@ -196,6 +203,7 @@ fn sysctls(linux: &Linux, namespaces: u64) -> Result<Vec<Step>> {
                 "msgmax" | "msgmnb" | "msgmni" | "sem" | "shmall" | "shmmax" | "shmmni" | "shm_rmid_forced",
             ] => namespace::IPC,
             ["kernel", "domainname"] => namespace::UTS,
+            _ if off("sysctl_list") => namespace::NET,
             _ => return Err(Error::invalid(field(), "is not a setting of a namespace that a container has")),
         };
         if namespaces & held_by == 0 {

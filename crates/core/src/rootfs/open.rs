@@ -1,7 +1,8 @@
 //! The only ways to a place below a root that somebody else filled. A place is a descriptor; no path is used twice.
 
+use crate::off::off;
 use caisson_sys::file::{open as o, openat2, resolve};
-use caisson_sys::{Errno, Fd, fd};
+use caisson_sys::{Descriptor, Errno, Fd, fd};
 use nix::errno::Errno as Nix;
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 use std::collections::VecDeque;
@@ -23,6 +24,10 @@ pub enum Kind {
 /// As openat2(2): ENOENT, ELOOP.
 pub fn find(root: &Fd, path: &CStr, follow: bool) -> Result<Fd, Errno> {
     let links = if follow { resolve::NO_MAGICLINKS } else { resolve::NO_SYMLINKS };
+    if off("in_root") {
+        let path = relative(path)?;
+        return openat2(root, &path, o::PATH, links, 0);
+    }
     openat2(root, path, o::PATH, resolve::IN_ROOT | links, 0)
 }
 
@@ -40,6 +45,9 @@ pub fn find_or_make(root: &Fd, path: &CStr, kind: Kind, follow: bool) -> Result<
 /// Walks component by component, each opened without following: what is a link is read and walked here, so that
 /// absolute links and `..` stay below `root` and a link to what is absent yet leads to where it will be (CVE-2024-45310).
 fn make(root: &Fd, path: &CStr, kind: Kind, follow: bool) -> Result<Fd, Errno> {
+    if off("in_root") {
+        return make_by_path(root, path, kind, follow);
+    }
     let mut ahead: VecDeque<OsString> = components(path.to_bytes());
     let mut way: Vec<Fd> = Vec::new();
     let mut links = 0;
@@ -85,6 +93,32 @@ fn make(root: &Fd, path: &CStr, kind: Kind, follow: bool) -> Result<Fd, Errno> {
         Some(place) => Ok(place),
         None => fd::duplicate(root, 3),
     }
+}
+
+/// With `in_root` off: the path as it looks from outside, and a walk that follows whatever stands there.
+fn relative(path: &CStr) -> Result<CString, Errno> {
+    let bytes = path.to_bytes();
+    let start = bytes.iter().position(|byte| *byte != b'/').unwrap_or(bytes.len());
+    CString::new(bytes.get(start..).filter(|rest| !rest.is_empty()).unwrap_or(b"."))
+        .map_err(|_| Errno::EINVAL)
+}
+
+/// With `in_root` off: mkdir -p of a path string.
+fn make_by_path(root: &Fd, path: &CStr, kind: Kind, follow: bool) -> Result<Fd, Errno> {
+    let raw = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(5));
+    let whole = std::path::PathBuf::from(format!(
+        "/proc/self/fd/{}/{}",
+        root.raw(),
+        relative(path)?.to_string_lossy()
+    ));
+    match kind {
+        Kind::Directory => std::fs::create_dir_all(&whole).map_err(raw)?,
+        Kind::File => {
+            std::fs::create_dir_all(whole.parent().ok_or(Errno::EINVAL)?).map_err(raw)?;
+            std::fs::OpenOptions::new().append(true).create(true).open(&whole).map_err(raw)?;
+        }
+    }
+    find(root, path, follow)
 }
 
 fn components(path: &[u8]) -> VecDeque<OsString> {

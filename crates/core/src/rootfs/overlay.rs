@@ -95,6 +95,8 @@ fn configure(
 
 /// No redirects: what an image's attributes say must not lead from one directory to another (security.md D5).
 fn plain(context: &mount::Context) -> Result<(), Errno> {
+    // What df and mountinfo show as the device.
+    context.string(c"source", c"overlay")?;
     context.string(c"redirect_dir", c"off")?;
     context.string(c"metacopy", c"off")
 }

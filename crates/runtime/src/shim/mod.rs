@@ -9,6 +9,7 @@ use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello, Request};
 use caisson_core::clock;
 use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
 use caisson_core::layers::Store;
+use caisson_core::off::off;
 use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, identity, process};
@@ -59,10 +60,14 @@ fn failed(stage: &'static str) -> impl FnOnce(Errno) -> Error {
 
 fn serve() -> Result<()> {
     // Whatever of Node's came along by mistake goes first.
-    fd::close_from(3).map_err(failed("close_range"))?;
+    if !off("close_range") {
+        fd::close_from(3).map_err(failed("close_range"))?;
+    }
     process::reset_signals().map_err(failed("signals"))?;
     // Away from the terminal of whoever started Node: ^C is for the owner, which ends us by closing.
-    let _ = process::setsid();
+    if !off("setsid") {
+        let _ = process::setsid();
+    }
     // Nor does it hold the owner's working directory busy.
     nix::unistd::chdir("/").map_err(|errno| failed("chdir")(Errno::from_raw(errno as i32)))?;
     identity::set_dumpable(false).map_err(failed("dumpable"))?;

@@ -1,0 +1,42 @@
+/**
+ * The rows of known holes that are tested here, and for each the mitigations whose loss its test must see: words of
+ * crates/core/src/off.rs. `npm run test:red` switches them off, one row after another, and wants each test red.
+ */
+import test from 'ava'
+import type { ExecutionContext } from 'ava'
+
+/** A row: what is switched off for its control. None where there is nothing to switch: `why` says so. */
+export const rows: Record<string, { file: string; off?: string; why?: string }> = {
+  A1: { file: 'executable', off: 'seal' },
+  A2: { file: 'descriptors', off: 'close_range' },
+  A3: { file: 'places', off: 'no_symlinks' },
+  A4: { file: 'places', off: 'in_root' },
+  A5: { file: 'places', off: 'in_root' },
+  A6: { file: 'dev', off: 'masks' },
+  A7: { file: 'dev', off: 'own_dev' },
+  A8: { file: 'settings', off: 'own_procfs' },
+  A9: { file: 'dev', why: 'without a mount at /dev alone, which this API cannot express' },
+  A10: { file: 'dev', off: 'own_stdio' },
+  A11: { file: 'places', off: 'in_root' },
+  A12: { file: 'identity', off: 'numeric' },
+  A13: { file: 'identity', off: 'inh' },
+  A14: { file: 'settings', off: 'sysctl_list' },
+  A15: { file: 'settings', off: 'rro' },
+  B5: { file: 'dev', off: 'devices' },
+  B6: { file: 'descriptors', off: 'keyring' },
+  B8: { file: 'terminal', off: 'setsid' },
+  D12: { file: 'identity', off: 'passwd' },
+  E8: { file: 'executable', off: 'install_check' },
+}
+
+/** Seconds that a race runs. */
+export const raceSeconds: number = Number(process.env.CAISSON_RACE_SECONDS ?? 10)
+
+/** A test of a row. */
+export function row(id: string, title: string, run: (t: ExecutionContext) => Promise<void>): void {
+  if (rows[id] === undefined) throw new Error(`${id} is no row of __test__/security/rows.ts`)
+  test(`${id}: ${title}`, async (t) => {
+    t.timeout(raceSeconds * 1000 + 60_000)
+    await run(t)
+  })
+}
