@@ -31,7 +31,9 @@ row('A2', 'descriptors of the host that the caller holds', async (t) => {
     }
   `
   const shell = 'exec 5</ 7</etc 9<"$2" 11</run; exec "$0" --input-type=module-typescript -e "$1"'
-  const { stdout, stderr } = spawnSync('bash', ['-c', shell, process.execPath, program(root, body), dir], { encoding: 'utf8' })
+  const { stdout, stderr } = spawnSync('bash', ['-c', shell, process.execPath, program(root, body), dir], {
+    encoding: 'utf8',
+  })
   t.regex(stdout, /^0\n1\n2\n3\n/, stderr)
   t.false(/ -> \/(etc|run)?\n/.test(stdout), stdout)
   // Refused by name, or a place inside: what the text of the link says.
@@ -53,7 +55,9 @@ row('A2', 'the shim holds none either', async (t) => {
     await p
   `
   const shell = 'cd /etc; exec 5</ 7</etc; exec "$0" --input-type=module-typescript -e "$1"'
-  const { stdout, stderr } = spawnSync('bash', ['-c', shell, process.execPath, program(root, body)], { encoding: 'utf8' })
+  const { stdout, stderr } = spawnSync('bash', ['-c', shell, process.execPath, program(root, body)], {
+    encoding: 'utf8',
+  })
   t.regex(stdout, /^cwd \/$/m, stderr)
   t.false(/^\/(etc)?$/m.test(stdout), stdout)
 })
@@ -69,11 +73,20 @@ row('B6', 'the caller’s keys', async (t) => {
       console.log(stdout.trim())
     }
   `
-  const words = ['with-key', 'caisson-test', process.execPath, '--input-type=module-typescript', '-e', program(root, body)]
+  const words = [
+    'with-key',
+    'caisson-test',
+    process.execPath,
+    '--input-type=module-typescript',
+    '-e',
+    program(root, body),
+  ]
   const { stdout, stderr } = spawnSync(path, words, { encoding: 'utf8' })
   // The default filter forbids the question.
   t.is(stdout, 'EPERM\nENOKEY\nENOKEY\n', stderr)
   // The probe itself finds it where it is.
-  const own = spawnSync(path, ['with-key', 'caisson-test', path, 'find-key', 'caisson-test'], { encoding: 'utf8' })
+  const own = spawnSync(path, ['with-key', 'caisson-test', path, 'find-key', 'caisson-test'], {
+    encoding: 'utf8',
+  })
   t.is(own.stdout, 'FOUND\n')
 })
