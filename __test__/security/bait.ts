@@ -27,9 +27,7 @@ export function lookAt(bait: string): string {
   const files = readdirSync(bait, { recursive: true, withFileTypes: true })
     .map((entry) => join(entry.parentPath, entry.name))
     .toSorted()
-  const texts = files
-    .filter((path) => lstatSync(path).isFile())
-    .map((path) => readFileSync(path, 'utf8'))
+  const texts = files.filter((path) => lstatSync(path).isFile()).map((path) => readFileSync(path, 'utf8'))
   return [describe(bait), ...files.map(describe), ...texts].join('\n')
 }
 

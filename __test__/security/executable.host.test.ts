@@ -1,11 +1,21 @@
 /** The executable: out of reach for containers, and for other users of this machine. */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, chownSync, cpSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url))
 const digest = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex')
@@ -14,7 +24,10 @@ row('A1', 'what a container sees of the engine is not the installed file', async
   const { engine, sh, dir } = await scene(t)
   const path = engine.runtimePath
   const before = digest(path)
-  const { stdout } = await sh('stat -Lc "%d:%i %h" /proc/1/exe; readlink /proc/1/exe; (: >/proc/1/exe) 2>/dev/null && echo WRITTEN; (: <>/proc/1/exe) 2>/dev/null && echo OPENED; sha256sum /proc/1/exe', { init: true, capAdd: ['SYS_PTRACE'] })
+  const { stdout } = await sh(
+    'stat -Lc "%d:%i %h" /proc/1/exe; readlink /proc/1/exe; (: >/proc/1/exe) 2>/dev/null && echo WRITTEN; (: <>/proc/1/exe) 2>/dev/null && echo OPENED; sha256sum /proc/1/exe',
+    { init: true, capAdd: ['SYS_PTRACE'] },
+  )
   const [inode = '', name = ''] = stdout.split('\n')
   const { dev, ino } = statSync(path)
   t.false(inode.startsWith(`${dev}:${ino} `), stdout)
@@ -36,7 +49,10 @@ row('A1', 'what a container sees of the engine is not the installed file', async
 row('A1', 'a payload that opens every executable it sees, while others start', async (t) => {
   const { engine, sh, run } = await scene(t)
   const before = digest(engine.runtimePath)
-  const attack = sh('while :; do for p in /proc/[0-9]*; do (: <>$p/exe) 2>/dev/null && readlink $p/exe; done; done', { init: true, capAdd: ['SYS_PTRACE'], timeout: 3000, maxBuffer: '64k' })
+  const attack = sh(
+    'while :; do for p in /proc/[0-9]*; do (: <>$p/exe) 2>/dev/null && readlink $p/exe; done; done',
+    { init: true, capAdd: ['SYS_PTRACE'], timeout: 3000, maxBuffer: '64k' },
+  )
   await attack.started
   for (let n = 0; n < 100; n += 1) await run(['true'], { init: n % 2 === 0 })
   attack.kill('SIGKILL')
@@ -67,7 +83,9 @@ function start(place: string, root: string): string {
     catch (error) { console.log(error.code, error.message) }
     engine.close()
   `
-  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], { encoding: 'utf8' })
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
+    encoding: 'utf8',
+  })
   return stdout.trim() || stderr
 }
 
@@ -111,7 +129,8 @@ row('E8', 'an executable that somebody else may change is not run by root', asyn
 row('E8', 'the owner of the package’s own code is trusted: it runs already', async (t) => {
   const { dir, root } = await scene(t)
   const place = install(dir)
-  for (const name of ['', 'caisson-runtime', 'caisson.linux-x64-gnu.node', 'src', 'src/native.ts']) chownSync(join(place, name), 1000, 1000)
+  for (const name of ['', 'caisson-runtime', 'caisson.linux-x64-gnu.node', 'src', 'src/native.ts'])
+    chownSync(join(place, name), 1000, 1000)
   t.is(start(place, root), 'ran')
   chmodSync(join(place, 'caisson-runtime'), 0o777)
   t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
@@ -131,7 +150,9 @@ row('E8', 'a file that is swapped after the first start is not run', async (t) =
       if (n === 0) renameSync('${dir}/evil', '${place}/caisson-runtime')
     }
   `
-  const { stdout } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], { encoding: 'utf8' })
+  const { stdout } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
+    encoding: 'utf8',
+  })
   t.is(stdout, 'ran\n'.repeat(20))
   t.throws(() => statSync('/run/caisson-evil'))
   // What stands there now is another user's for the next one.
@@ -158,7 +179,9 @@ row('E8', 'what somebody put on Object.prototype is no option', async (t) => {
     for (const name of Object.keys(bad)) delete Object.prototype[name]
     engine.close()
   `
-  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], { encoding: 'utf8' })
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
+    encoding: 'utf8',
+  })
   t.regex(
     stdout,
     /^CapEff:\t00000000a80425fb\n0\n0\nwrote\nlo\nsh\ncrw.* \/dev\/fuller\n\/sys\/fs\/cgroup\/caisson\/[0-9a-f]{64}\n$/,

@@ -4,16 +4,13 @@ import { rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { makeRoot, scene } from '../container/scene.ts'
 import { makeBait } from './bait.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 row('A12', 'digits are a number, everything else is a name', async (t) => {
   const { engine, dir } = await scene(t)
   makeRoot(dir)
   const names = ['1000', '4294967296', '2147483648', '0x0', ' 0', '-1', '+0', '1e3']
-  writeFileSync(
-    join(dir, 'etc/passwd'),
-    names.map((name) => `${name}:x:0:0::/:/bin/sh\n`).join(''),
-  )
+  writeFileSync(join(dir, 'etc/passwd'), names.map((name) => `${name}:x:0:0::/:/bin/sh\n`).join(''))
   const id = async (user: string): Promise<string> =>
     engine.run({ rootfs: dir }, ['id', '-u'], { user }).then(
       ({ stdout }) => stdout.trim(),
@@ -23,17 +20,31 @@ row('A12', 'digits are a number, everything else is a name', async (t) => {
   t.is(await id('01000'), '1000')
   t.is(await id('0'), '0')
   t.is(await id('2147483647'), '2147483647')
-  for (const user of ['2147483648', '4294967295', '4294967296', '18446744073709551616', '1:4294967296', '1:2147483648']) {
+  for (const user of [
+    '2147483648',
+    '4294967295',
+    '4294967296',
+    '18446744073709551616',
+    '1:4294967296',
+    '1:2147483648',
+  ]) {
     t.is(await id(user), 'ERR_INVALID_SPEC', user)
   }
   // Names, however strange: as docker looks them up.
   for (const user of ['0x0', ' 0', '-1', '+0', '1e3']) t.is(await id(user), '0', user)
-  for (const user of ['0x1', ' 1', '-2', '１', '1000 ', '0\n']) t.is(await id(user), 'ERR_USER_NOT_FOUND', JSON.stringify(user))
+  for (const user of ['0x1', ' 1', '-2', '１', '1000 ', '0\n'])
+    t.is(await id(user), 'ERR_USER_NOT_FOUND', JSON.stringify(user))
 })
 
 row('A13', 'nothing is inheritable', async (t) => {
   const { run, engine, dir } = await scene(t)
-  for (const options of [{}, { user: 1000 }, { capAdd: ['ALL'] }, { capAdd: ['NET_ADMIN'], init: true }, { capDrop: ['ALL'] }]) {
+  for (const options of [
+    {},
+    { user: 1000 },
+    { capAdd: ['ALL'] },
+    { capAdd: ['NET_ADMIN'], init: true },
+    { capDrop: ['ALL'] },
+  ]) {
     const { stdout } = await run(['grep', '-E', '^Cap(Inh|Amb)', '/proc/self/status'], options)
     t.is(stdout, 'CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n', JSON.stringify(options))
   }
@@ -41,10 +52,12 @@ row('A13', 'nothing is inheritable', async (t) => {
   makeRoot(dir)
   execFileSync('cp', ['/bin/busybox', join(dir, 'bin/raised')])
   execFileSync('setcap', ['cap_net_raw=i', join(dir, 'bin/raised')])
-  const { stdout } = await engine.run({ rootfs: dir }, ['/bin/raised', 'grep', '^CapPrm', '/proc/self/status'], { user: 1000 }).catch(
-    // busybox by another name knows no applet: by a link to it, it does.
-    async () => engine.run({ rootfs: dir }, ['true']),
-  )
+  const { stdout } = await engine
+    .run({ rootfs: dir }, ['/bin/raised', 'grep', '^CapPrm', '/proc/self/status'], { user: 1000 })
+    .catch(
+      // busybox by another name knows no applet: by a link to it, it does.
+      async () => engine.run({ rootfs: dir }, ['true']),
+    )
   t.regex(stdout, /^$|CapPrm:\t0000000000000000/)
 })
 
@@ -81,7 +94,9 @@ row('D12', 'passwd and group are plain files of bounded size', async (t) => {
   makeRoot(out)
   rmSync(join(out, 'etc/passwd'))
   symlinkSync(`../../../../../..${bait}/passwd`, join(out, 'etc/passwd'))
-  await t.throwsAsync(engine.run({ rootfs: out }, ['id', '-u'], { user: 'root' }), { code: 'ERR_USER_NOT_FOUND' })
+  await t.throwsAsync(engine.run({ rootfs: out }, ['id', '-u'], { user: 'root' }), {
+    code: 'ERR_USER_NOT_FOUND',
+  })
   // A link inside the root is one, absolute too.
   const inside = join(dir, 'inside')
   makeRoot(inside)
@@ -102,5 +117,5 @@ row('D12', 'too many groups, and the primary one among them', async (t) => {
   t.is((await run(['id', '-G'], { user: 'alice' })).stdout, '1000 29 50\n')
   rmSync(join(dir, 'etc/passwd'))
   execFileSync('mkfifo', [join(dir, 'etc/passwd')])
-  await t.throwsAsync(engine.run({ rootfs: dir }, ['true'], { user: 'root' }), { message: /passwd/ })
+  await t.throwsAsync(engine.run({ rootfs: dir }, ['true'], { user: 'root' }), { code: 'ERR_INVALID_SPEC' })
 })

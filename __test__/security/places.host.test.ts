@@ -1,11 +1,20 @@
 /** Links in an image, or in a volume that somebody else writes, lead nowhere but inside. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
 import { lookAt, makeBait, safe } from './bait.ts'
-import { raceSeconds, row } from './rows.ts'
+import { raceSeconds, row } from './row.ts'
 
 for (const [place, type] of [
   ['proc', 'proc'],
@@ -89,10 +98,14 @@ row('A5', 'places that are made behind links are made inside', async (t) => {
   symlinkSync(`/../../../../../..${bait}`, join(root, 'data'))
   mkdirSync(join(dir, 'v'))
   await safe(t, bait, async () => {
-    const { stdout } = await engine.run({ rootfs: root }, ['sh', '-c', 'pwd; ls -d /data/x /data/work; grep -c /data /proc/self/mountinfo'], {
-      mounts: [{ type: 'bind', source: join(dir, 'v'), target: '/data/x' }],
-      workdir: '/data/work',
-    })
+    const { stdout } = await engine.run(
+      { rootfs: root },
+      ['sh', '-c', 'pwd; ls -d /data/x /data/work; grep -c /data /proc/self/mountinfo'],
+      {
+        mounts: [{ type: 'bind', source: join(dir, 'v'), target: '/data/x' }],
+        workdir: '/data/work',
+      },
+    )
     t.is(stdout.split('\n')[0], `${bait}/work`)
     t.regex(stdout, /\/data\/work\n\/data\/x\n/)
   })

@@ -3,20 +3,17 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { scene } from '../container/scene.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 row('A8', 'a setting is written to the kernel, whatever lies over /proc/sys', async (t) => {
   const { sh, dir } = await scene(t)
   mkdirSync(join(dir, 'ipv4'), { recursive: true })
   writeFileSync(join(dir, 'ipv4/ip_forward'), 'untouched\n')
-  const run = sh(
-    'mkdir /p && mount -t proc p /p && cat /p/sys/net/ipv4/ip_forward',
-    {
-      mounts: [{ type: 'bind', source: dir, target: '/proc/sys/net' }],
-      sysctls: { 'net.ipv4.ip_forward': '1' },
-      capAdd: ['SYS_ADMIN'],
-    },
-  )
+  const run = sh('mkdir /p && mount -t proc p /p && cat /p/sys/net/ipv4/ip_forward', {
+    mounts: [{ type: 'bind', source: dir, target: '/proc/sys/net' }],
+    sysctls: { 'net.ipv4.ip_forward': '1' },
+    capAdd: ['SYS_ADMIN'],
+  })
   const seen = await run.then(
     ({ stdout }) => stdout,
     (error: Error) => error.message,
@@ -48,7 +45,9 @@ row('A14', 'settings are those of a namespace, by a list', async (t) => {
     await t.throwsAsync(run(['true'], { sysctls }), { code: 'ERR_INVALID_SPEC' }, JSON.stringify(sysctls))
   }
   // One write of one file: the kernel refuses it whole.
-  await t.throwsAsync(run(['true'], { sysctls: { 'kernel.shm_rmid_forced': '1+kernel.core_pattern=x' } }), { message: /shm_rmid_forced/ })
+  await t.throwsAsync(run(['true'], { sysctls: { 'kernel.shm_rmid_forced': '1+kernel.core_pattern=x' } }), {
+    message: /shm_rmid_forced/,
+  })
   t.is(readFileSync('/proc/sys/kernel/core_pattern', 'utf8'), pattern)
   t.is(readFileSync('/proc/sys/kernel/panic', 'utf8').trim(), same)
 })
@@ -60,7 +59,10 @@ row('A14', 'NUL and huge values', async (t) => {
   await t.throwsAsync(run(['true'], { workdir: '/a\0b' }), { message: /NUL/ })
   await t.throwsAsync(run(['true'], { workdir: `/${large}` }), { message: /process\.cwd/ })
   t.is((await run(['sh', '-c', 'echo ${#X}'], { env: { X: large } })).stdout, `${large.length}\n`)
-  t.is((await run(['sh', '-c', 'echo $#', 'sh', ...Array.from({ length: 5000 }, () => 'word')])).stdout, '5000\n')
+  t.is(
+    (await run(['sh', '-c', 'echo $#', 'sh', ...Array.from({ length: 5000 }, () => 'word')])).stdout,
+    '5000\n',
+  )
   const same = readFileSync('/proc/sys/kernel/panic', 'utf8').trim()
   await t.throwsAsync(run(['true'], { sysctls: { 'kernel.panic': same } }))
 })
@@ -71,9 +73,12 @@ row('A15', 'read-only is so for what is mounted below the source', async (t) => 
   mkdirSync(inner, { recursive: true })
   execFileSync('mount', ['-t', 'tmpfs', 'inner', inner])
   t.teardown(() => execFileSync('umount', [inner]))
-  const { stdout, stderr } = await sh('touch /v/inner/x || echo held; grep " /proc/sys " /proc/self/mountinfo | cut -d" " -f6', {
-    mounts: [{ type: 'bind', source: join(dir, 'v'), target: '/v', readOnly: true }],
-  })
+  const { stdout, stderr } = await sh(
+    'touch /v/inner/x || echo held; grep " /proc/sys " /proc/self/mountinfo | cut -d" " -f6',
+    {
+      mounts: [{ type: 'bind', source: join(dir, 'v'), target: '/v', readOnly: true }],
+    },
+  )
   t.regex(stderr, /Read-only file system/)
   t.is(stdout, 'held\nro,nosuid,nodev,noexec,relatime\n')
   t.false(existsSync(join(inner, 'x')))

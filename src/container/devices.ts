@@ -47,7 +47,11 @@ export function deviceNodes(options: RunOptions): { nodes: object[]; rules: obje
   const nodes: object[] = []
   const rules: object[] = []
   for (const given of options.devices ?? []) {
-    const { host, container = host, permissions = 'rwm' } = typeof given === 'string' ? bare(parse(given)) : given
+    const {
+      host,
+      container = host,
+      permissions = 'rwm',
+    } = typeof given === 'string' ? bare(parse(given)) : given
     if (!/^[rwm]+$/.test(permissions)) throw refuse('devices', `'${permissions}' is not made of r, w and m`)
     const { stats, type, major, minor } = device('devices', host)
     nodes.push({
