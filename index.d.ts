@@ -250,7 +250,7 @@ export declare function receiveTerminal(socket: number): number
 export declare function releaseDescriptor(number: number): void
 
 /** The SHA-256 of bytes, `sha256:` and 64 hex digits. */
-export declare function sha256(bytes: Buffer): string
+export declare function sha256(bytes: Uint8Array): string
 
 /** What a shim says. */
 export interface ShimEvent {

@@ -55,7 +55,8 @@ export function tar(entries: readonly Entry[]): Buffer {
     const content = Buffer.from(entry.content ?? '')
     return [header(entry, content.length), content, Buffer.alloc((512 - (content.length % 512)) % 512)]
   })
-  return Buffer.concat([...parts, Buffer.alloc(1024)])
+  // The end mark, and what fills GNU tar's record: nobody's entry, but part of the digest.
+  return Buffer.concat([...parts, Buffer.alloc(10_240)])
 }
 
 /** busybox and its links, the base of images that run. */
@@ -124,7 +125,7 @@ export interface ImageOptions {
   document?: Record<string, unknown>
   /** More of the manifest. */
   manifest?: Record<string, unknown>
-  compress?: boolean
+  compress?: boolean | 'best'
 }
 
 /** What was written of an image. */
@@ -136,10 +137,9 @@ export interface WrittenImage {
 
 /** Puts an image into a layout, without a tag. */
 export function image(directory: string, options: ImageOptions): WrittenImage {
-  const { compress = false } = options
   const layers = options.layers.map((layer) =>
-    compress
-      ? blob(directory, gzipSync(layer, { level: 1 }), types.gzip)
+    options.compress !== undefined && options.compress !== false
+      ? blob(directory, gzipSync(layer, { level: options.compress === 'best' ? 9 : 1 }), types.gzip)
       : blob(directory, layer, types.layer),
   )
   const document = {

@@ -10,17 +10,17 @@ import { leavesNothing } from '../host/ledger.ts'
 export function scratch(t: ExecutionContext): string {
   const directory = `/run/image-${t.title.replaceAll(/\W+/g, '-').slice(0, 60)}`
   leavesNothing(t, directory)
-  t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+  t.teardown(async () => {
+    await shimsAreGone(directory)
+    rmSync(directory, { recursive: true, force: true })
+  })
   return directory
 }
 
 /** An engine whose state lies below `directory`. */
 export function engine(t: ExecutionContext, directory: string): Engine {
   const made = new Engine({ root: join(directory, 'data'), runRoot: join(directory, 'run') })
-  t.teardown(async () => {
-    made.close()
-    await shimsAreGone(directory)
-  })
+  t.teardown(() => made.close())
   return made
 }
 

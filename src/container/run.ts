@@ -19,7 +19,7 @@ import { compose } from './spec.ts'
 import { closeStdio, connect, openStdio } from './stdio.ts'
 import { openTerminal, terminalStreams } from './terminal.ts'
 
-/** What a container is made from: an image by its reference, or a directory of this machine. */
+/** What a container is made from: an image of a layout, `oci:DIR[:TAG]`, or a directory of this machine. */
 export type Image = string | { rootfs: string }
 
 /** What an image gives a run. */

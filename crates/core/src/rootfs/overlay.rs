@@ -2,14 +2,18 @@
 //! function, and no caller would know.
 
 use crate::error::{At, Error, Result, Stage};
-use caisson_sys::{Errno, Fd, mount};
+use caisson_sys::file::{open, openat2};
+use caisson_sys::{Cwd, Errno, Fd, mount};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
 
 /// The most lowers that the kernel takes in one overlay.
 pub const MAX_LOWERS: usize = 500;
+
+/// The most bytes of one value that fsconfig(2) takes.
+const MAX_VALUE: usize = 255;
 
 fn path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"))
@@ -20,6 +24,8 @@ fn path(path: &Path) -> Result<CString> {
 ///
 /// The upper of a throwaway container is `volatile`: nothing is synced for it, neither at an fsync inside nor at the end.
 ///
+/// The caller must be single-threaded: on kernels before 6.7 its working directory is moved and put back.
+///
 /// # Errors
 /// With the kernel's own words where it has some: ENOENT for a lower that is not there, EINVAL for an upper whose file
 /// system cannot be one.
@@ -28,52 +34,17 @@ pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<Fd> {
     if lowers.len() > MAX_LOWERS {
         return Err(Error::invalid("rootfs", format!("has more than {MAX_LOWERS} layers")));
     }
-    let mut form = Form::known();
-    loop {
-        let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
-        match configure(&context, lowers, upper, form) {
-            Ok(()) => {}
-            Err(Failure::Kernel(errno)) => return Err(explain(&context, errno, subject)),
-            Err(Failure::Ours(error)) => return Err(error),
-        }
-        // The context is consumed by the mount; its words are read before, so a failure here has the errno alone.
-        match context.mount(0) {
-            // Before 6.5 the context takes every word, and says only here that it knew one of them not.
-            Err(Errno::EINVAL) if form == Form::Unknown => form = Form::Joined,
-            Ok(mounted) => {
-                form.learnt();
-                return Ok(mounted);
-            }
-            answer => return answer.at(Stage::SOURCE, subject),
-        }
+    let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
+    if !takes_one_by_one()? {
+        return by_numbers(context, lowers, upper, subject);
     }
-}
-
-/// How this kernel takes lowers: one by one since 6.5, before that in one option string, a page at most, with escapes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Form {
-    Unknown,
-    Appended,
-    Joined,
-}
-
-static FORM: AtomicU8 = AtomicU8::new(Form::Unknown as u8);
-
-impl Form {
-    fn known() -> Self {
-        match FORM.load(Ordering::Relaxed) {
-            1 => Self::Appended,
-            2 => Self::Joined,
-            _ => Self::Unknown,
-        }
+    match configure(&context, lowers, upper) {
+        Ok(()) => {}
+        Err(Failure::Kernel(errno)) => return Err(explain(&context, errno, subject)),
+        Err(Failure::Ours(error)) => return Err(error),
     }
-
-    /// An overlay was made in this form, or appending in one that was not known yet.
-    fn learnt(self) {
-        let form = if self == Self::Joined { self } else { Self::Appended };
-        FORM.store(form as u8, Ordering::Relaxed);
-    }
+    // The context is consumed by the mount; its words are read before, so a failure here has the errno alone.
+    context.mount(0).at(Stage::SOURCE, subject)
 }
 
 enum Failure {
@@ -93,20 +64,25 @@ impl From<Error> for Failure {
     }
 }
 
+/// Whether this kernel knows `lowerdir+` (6.7), which looks its value up at once. Before 6.5 overlayfs has no parser of
+/// its own, and fsconfig(2) takes any key; 6.5 and 6.6 refuse it.
+fn takes_one_by_one() -> Result<bool> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
+    let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
+    let answer = context.string(c"lowerdir+", c"/proc/self/absent");
+    Ok(*KNOWN.get_or_init(|| answer == Err(Errno::ENOENT)))
+}
+
 fn configure(
     context: &mount::Context,
     lowers: &[&Path],
     upper: Option<(&Path, &Path)>,
-    form: Form,
 ) -> Result<(), Failure> {
-    // What df and mountinfo show as the device.
-    context.string(c"source", c"overlay")?;
-    if form == Form::Joined {
-        context.string(c"lowerdir", &joined(lowers)?)?;
-    } else {
-        for lower in lowers {
-            context.string(c"lowerdir+", &path(lower)?)?;
-        }
+    for lower in lowers {
+        context.string(c"lowerdir+", &path(lower)?)?;
     }
     // One lower and no upper is no overlay: the kernel wants two.
     if let Some((upper, work)) = upper {
@@ -114,31 +90,59 @@ fn configure(
         context.string(c"workdir", &path(work)?)?;
         context.flag(c"volatile")?;
     }
-    context.string(c"redirect_dir", c"off")?;
-    context.string(c"metacopy", c"off")?;
-    Ok(())
+    Ok(plain(context)?)
 }
 
-fn joined(lowers: &[&Path]) -> Result<CString> {
-    let mut text = Vec::new();
-    for lower in lowers {
-        if !text.is_empty() {
-            text.push(b':');
-        }
-        for byte in lower.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b'\\' | b',') {
-                text.push(b'\\');
-            }
-            text.push(*byte);
-        }
+/// No redirects: what an image's attributes say must not lead from one directory to another (security.md D5).
+fn plain(context: &mount::Context) -> Result<(), Errno> {
+    // What df and mountinfo show as the device.
+    context.string(c"source", c"overlay")?;
+    context.string(c"redirect_dir", c"off")?;
+    context.string(c"metacopy", c"off")
+}
+
+/// Where the lowers are one value of at most 255 bytes: in /proc/self/fd each layer has a name of two or three digits,
+/// which needs no escape either. Old overlayfs looks the names up at the mount, later ones at once.
+fn by_numbers(
+    context: mount::Context,
+    lowers: &[&Path],
+    upper: Option<(&Path, &Path)>,
+    subject: String,
+) -> Result<Fd> {
+    let open_one = |directory: &&Path| {
+        openat2(Cwd, &path(directory)?, open::PATH | open::DIRECTORY, 0, 0)
+            .at(Stage::SOURCE, directory.to_string_lossy())
+    };
+    let opened = lowers.iter().map(open_one).collect::<Result<Vec<Fd>>>()?;
+    let number = |fd: &Fd| caisson_sys::Descriptor::raw(fd).to_string();
+    let names = opened.iter().map(number).collect::<Vec<_>>().join(":");
+    if names.len() > MAX_VALUE {
+        let message =
+            format!("has {} layers, which is more than this kernel (before 6.7) takes", lowers.len());
+        return Err(Error::invalid("rootfs", message));
     }
-    if text.len() > 4000 {
-        return Err(Error::invalid(
-            "rootfs",
-            "this kernel (before 6.5) takes no chain of layers with paths this long",
-        ));
+    let upper = upper.map(|(upper, work)| Ok((open_one(&upper)?, open_one(&work)?))).transpose()?;
+    let named = |name: String| CString::new(name).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"));
+
+    let before = openat2(Cwd, c".", open::PATH | open::DIRECTORY, 0, 0).at(Stage::SOURCE, ".")?;
+    nix::unistd::chdir("/proc/self/fd").at(Stage::SOURCE, "/proc/self/fd")?;
+    let make = || -> Result<Fd, Failure> {
+        context.string(c"lowerdir", &named(names)?)?;
+        if let Some((upper, work)) = &upper {
+            context.string(c"upperdir", &named(number(upper))?)?;
+            context.string(c"workdir", &named(number(work))?)?;
+            context.flag(c"volatile")?;
+        }
+        plain(&context)?;
+        Ok(context.mount(0)?)
+    };
+    let made = make();
+    nix::unistd::fchdir(&before).at(Stage::SOURCE, ".")?;
+    match made {
+        Ok(made) => Ok(made),
+        Err(Failure::Kernel(errno)) => Err(errno).at(Stage::SOURCE, subject),
+        Err(Failure::Ours(error)) => Err(error),
     }
-    CString::new(text).map_err(|_| Error::invalid("rootfs", "holds a NUL byte"))
 }
 
 fn explain(context: &mount::Context, errno: Errno, subject: String) -> Error {

@@ -476,6 +476,15 @@ fn d8_digests_and_sizes() {
     let open_end = Tar::new().file("f", "x").0;
     let diff_id = super::sha256(&open_end);
     Scratch::new().unpack_with(&open_end, &Options { expected_diff_id: Some(diff_id), ..options() }).unwrap();
+    // Nor need its last file be padded, but whole it must be.
+    let file = |length: usize| Tar::new().file("a", "data").0[..length].to_vec();
+    for (length, answer) in [(516, true), (515, false), (517, false)] {
+        let archive = file(length);
+        let expected_diff_id = Some(super::sha256(&archive));
+        let scratch = Scratch::new();
+        let unpacked = scratch.unpack_with(&archive, &Options { expected_diff_id, ..options() });
+        assert_eq!(unpacked.is_ok(), answer, "{length}");
+    }
 }
 
 #[test]
