@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
 import { makeBait, safe } from './bait.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 row('A6', 'masks are never the container’s own /dev/null', async (t) => {
   const { engine, dir } = await scene(t)
@@ -47,22 +47,16 @@ row('A7', 'a console that is a link', async (t) => {
   makeRoot(root)
   mkdirSync(join(dev, 'pts'), { recursive: true })
   symlinkSync('/t', join(dev, 'console'))
-  symlinkSync('/t', join(dev, 'ptmx'))
   writeFileSync(join(root, 't'), 'content\n')
-  const run = engine.run(
-    { rootfs: root },
-    ['sh', '-c', 'cat /t; grep " /t " /proc/self/mountinfo; ls -l /t'],
-    {
-      tty: true,
-      mounts: [{ type: 'bind', source: dev, target: '/dev' }],
-    },
-  )
-  const seen = await run.then(
-    ({ stdout }) => stdout,
-    (error: Error) => error.message,
-  )
-  // Refused, or harmless.
-  t.regex(seen, /process\.terminal|\/dev\/pts|^content\r\n-/)
+  // The caller’s own /dev, with a devpts in it: a console by the link would lie over /t.
+  const run = engine.run({ rootfs: root }, ['sh', '-c', 'cat /t; grep -c " /t " /proc/self/mountinfo'], {
+    tty: true,
+    mounts: [
+      { type: 'bind', source: dev, target: '/dev' },
+      { type: 'bind', source: '/dev/pts', target: '/dev/pts' },
+    ],
+  })
+  await t.throwsAsync(run, { message: /^terminal: process\.terminal: / })
   t.is(readFileSync(join(root, 't'), 'utf8'), 'content\n')
 
   // With a /dev of Caisson’s own and a devpts, as always, the image’s link is covered.
@@ -75,16 +69,6 @@ row('A7', 'a console that is a link', async (t) => {
     tty: true,
   })
   t.regex(stdout, /^content\r\ncrw.* 136, +0 .*\/dev\/console\r\n$/)
-
-  // The caller’s own /dev with a devpts in it: a console through its link would cover /t.
-  const pts = engine.run({ rootfs: root }, ['sh', '-c', 'cat /t; grep -c " /t " /proc/self/mountinfo'], {
-    tty: true,
-    mounts: [
-      { type: 'tmpfs', target: '/dev/shm' },
-      { type: 'bind', source: dev, target: '/dev/x' },
-    ],
-  })
-  t.regex((await pts).stdout, /^content\r\n0\r\n$/)
 })
 
 row('A9', '/dev of an image is a link to a directory of the host', async (t) => {

@@ -15,7 +15,7 @@ import {
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url))
 const digest = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex')

@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
 import { lookAt, makeBait, safe } from './bait.ts'
-import { raceSeconds, row } from './rows.ts'
+import { raceSeconds, row } from './row.ts'
 
 for (const [place, type] of [
   ['proc', 'proc'],

@@ -2,9 +2,6 @@
  * The rows of known holes that are tested here, and for each the mitigations whose loss its test must see: words of
  * crates/core/src/off.rs. `npm run test:red` switches them off, one row after another, and wants each test red.
  */
-import test from 'ava'
-import type { ExecutionContext } from 'ava'
-
 /** A row: what is switched off for its control. None where there is nothing to switch: `why` says so. */
 export const rows: Record<string, { file: string; off?: string; why?: string }> = {
   A1: { file: 'executable', off: 'seal' },
@@ -27,16 +24,4 @@ export const rows: Record<string, { file: string; off?: string; why?: string }> 
   B8: { file: 'terminal', off: 'setsid' },
   D12: { file: 'identity', off: 'passwd' },
   E8: { file: 'executable', off: 'install_check' },
-}
-
-/** Seconds that a race runs. */
-export const raceSeconds: number = Number(process.env.CAISSON_RACE_SECONDS ?? 10)
-
-/** A test of a row. */
-export function row(id: string, title: string, run: (t: ExecutionContext) => Promise<void>): void {
-  if (rows[id] === undefined) throw new Error(`${id} is no row of __test__/security/rows.ts`)
-  test(`${id}: ${title}`, async (t) => {
-    t.timeout(raceSeconds * 1000 + 60_000)
-    await run(t)
-  })
 }

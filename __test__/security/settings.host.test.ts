@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { scene } from '../container/scene.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 row('A8', 'a setting is written to the kernel, whatever lies over /proc/sys', async (t) => {
   const { sh, dir } = await scene(t)

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { rootfs, scene } from '../container/scene.ts'
 import { probe } from './probe.ts'
-import { row } from './rows.ts'
+import { row } from './row.ts'
 
 const api = new URL('../../src/index.ts', import.meta.url).href
 

@@ -6,6 +6,7 @@ use crate::off::off;
 use crate::plan::User;
 use caisson_sys::file::{self, open, openat2, resolve};
 use caisson_sys::{Errno, Fd, identity as rights};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 
 /// Bounds of the files and of what they may say (CVE-2026-47262): containerd's 10 MiB.
@@ -141,8 +142,10 @@ pub(super) fn find(root: &Fd, user: &User) -> Result<Found> {
     let gid = group_word.map_or(Ok(entry.gid), find_group)?;
     // The primary group stands among the supplementary ones: a file may deny by group (CVE-2022-36109).
     let mut groups = vec![gid];
+    // A set beside the list: an image may name one user in each of a hundred thousand groups.
+    let mut seen = BTreeSet::from([gid]);
     let mut add = |gid: u32| {
-        if !groups.contains(&gid) {
+        if seen.insert(gid) {
             groups.push(gid);
         }
     };
