@@ -177,10 +177,11 @@ test('a controller that this kernel has not is refused, with what to do', async 
 
 test('figures of a running container', async (t) => {
   const { sh } = await scene(t)
-  const p = sh('x=$(head -c 3000000 /dev/zero | tr "\\0" y); echo up; sleep 60', { memory: '64m' })
-  for await (const _ of p.stdout?.lines() ?? []) {
+  const p = sh('x=$(head -c 3000000 /dev/zero | tr "\\0" y); echo up ${#x}; sleep 60', { memory: '64m' })
+  for await (const line of p.stdout?.lines() ?? []) {
+    t.is(line, 'up 3000000')
     const { memory, pids } = await p.stats()
-    t.true((memory.current ?? 0) > 2_000_000, String(memory.current))
+    t.true((memory.current ?? 0) > 2_000_000, JSON.stringify(memory))
     t.true((pids.current ?? 1) >= 1)
     p.kill('SIGKILL')
   }
