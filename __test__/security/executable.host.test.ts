@@ -150,10 +150,10 @@ row('E8', 'a file that is swapped after the first start is not run', async (t) =
       if (n === 0) renameSync('${dir}/evil', '${place}/caisson-runtime')
     }
   `
-  const { stdout } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
     encoding: 'utf8',
   })
-  t.is(stdout, 'ran\n'.repeat(20))
+  t.is(stdout, 'ran\n'.repeat(20), stderr)
   t.throws(() => statSync('/run/caisson-evil'))
   // What stands there now is another user's for the next one.
   chownSync(join(place, 'caisson-runtime'), 1000, 1000)

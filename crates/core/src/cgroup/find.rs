@@ -1,7 +1,7 @@
 //! Where version 2 is mounted, and which group containers go below.
 
 use crate::error::{At, Code, Error, Result, Stage};
-use caisson_sys::{Cwd, Fd, file};
+use caisson_sys::{Cwd, Errno, Fd, file};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -51,14 +51,20 @@ impl Parent {
     /// EACCES, EPERM, EROFS where groups cannot be made; the message says so.
     pub fn open(path: &Path) -> Result<Self> {
         let at = || path.to_string_lossy().into_owned();
-        match std::fs::create_dir(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            answer => answer.at(Stage::CGROUP, at())?,
-        }
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| Error::new(Code::InvalidSpec, Stage::CGROUP, "cgroupParent", "holds a NUL byte"))?;
-        let fd = file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0)
-            .at(Stage::CGROUP, at())?;
+        let mut tries = 0;
+        let fd = loop {
+            match std::fs::create_dir(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                answer => answer.at(Stage::CGROUP, at())?,
+            }
+            match file::openat2(Cwd, &name, file::open::RDONLY | file::open::DIRECTORY, 0, 0) {
+                // Found empty and removed by another shim, between the two calls.
+                Err(Errno::ENOENT) if tries < 32 => tries += 1,
+                answer => break answer.at(Stage::CGROUP, at())?,
+            }
+        };
         Ok(Self { fd, path: path.to_owned() })
     }
 

@@ -49,6 +49,8 @@ pub enum Undo {
     Removing(Fd),
 }
 
+/// How often a cgroup parent that others remove is made again.
+const PARENT_TRIES: usize = 32;
 /// How many entries a writable layer may have to be removed on the spot.
 const SMALL_TREE: usize = 64;
 
@@ -202,15 +204,15 @@ impl Launcher {
         program.transpose().at(Stage::CGROUP, "linux.resources.devices")
     }
 
-    /// The parent goes when nobody uses it, so it may have gone since.
+    /// The parent goes when nobody uses it, so another shim that leaves may have taken it since we opened it.
     fn group(&mut self, name: &CString, plan: &LaunchPlan, program: Option<&Fd>) -> Result<Cgroup> {
-        match Cgroup::create(&self.parent, name, &plan.limits, program) {
-            Err(error) if error.code == Code::Internal => {
-                self.parent = Parent::open(&self.parent_path)?;
-                Cgroup::create(&self.parent, name, &plan.limits, program)
+        for _ in 0..PARENT_TRIES {
+            match Cgroup::create(&self.parent, name, &plan.limits, program) {
+                Err(error) if error.code == Code::Internal => self.parent = Parent::open(&self.parent_path)?,
+                answer => return answer,
             }
-            answer => answer,
         }
+        Cgroup::create(&self.parent, name, &plan.limits, program)
     }
 
     /// The root's overlays, each with an upper of its own.
