@@ -309,7 +309,7 @@ test('a terminal is one stream, of a pty of Caisson’s own', async (t) => {
 test('typing into a terminal, its size changed, ^C', async (t) => {
   const { sh } = await scene(t)
   const p = sh(
-    'trap "stty size; echo bye; exit 7" INT; echo up; while :; do read line && echo "got $line"; done',
+    'trap "stty size" WINCH; trap "echo bye; exit 7" INT; echo up; while :; do read line && echo "got $line"; done',
     { tty: true },
   )
   let seen = ''
@@ -318,12 +318,12 @@ test('typing into a terminal, its size changed, ^C', async (t) => {
     if (line === 'up\r') p.stdin?.write('hello\n')
     if (line === 'got hello\r') {
       p.resize({ columns: 90, rows: 20 })
-      p.stdin?.write('\u0003')
     }
+    if (line === '20 90\r') p.stdin?.write('\u0003')
   }
   const { exitCode } = await p
   t.is(exitCode, 7, seen)
-  t.regex(seen, /^up\r\nhello\r\ngot hello\r\n\^C20 90\r\nbye\r\n$/)
+  t.regex(seen, /^up\r\nhello\r\ngot hello\r\n20 90\r\n\^Cbye\r\n$/)
 })
 
 test('input and a terminal', async (t) => {
