@@ -4,12 +4,12 @@
  * addon's loader as `../index.js`.
  */
 import type { RolldownOptions } from 'rolldown'
-import manifest from './package.json' with { type: 'json' }
 
 const common = {
   platform: 'node',
-  // The generated loader of the addon stays a file of its own; dependencies stay npm's.
-  external: [/^(\.\.\/)+index\.js$/, ...Object.keys(manifest.dependencies)],
+  // The generated loader of the addon stays a file of its own. What else is used goes in: the package has no dependencies,
+  // so that it installs from two tarballs, without a registry.
+  external: [/^(\.\.\/)+index\.js$/],
   // What Node 22 runs: `using` is lowered.
   transform: { target: 'node22' },
 } satisfies RolldownOptions

@@ -1,0 +1,26 @@
+/** The commands: a name, a sentence, and where it is. None is loaded before it is asked for. */
+
+export interface CommandRow {
+  name: string
+  summary: string
+  /** Runs the words behind the name, and answers the exit code. */
+  act: (words: readonly string[], root: string | undefined) => Promise<number>
+}
+
+export const commands: readonly CommandRow[] = [
+  {
+    name: 'info',
+    summary: 'Show what is installed, and where',
+    act: async (words, root) => (await import('./info.ts')).info(words, root),
+  },
+  {
+    name: 'run',
+    summary: 'Create and run a new container',
+    act: async (words, root) => (await import('./run.ts')).run(words, root),
+  },
+  {
+    name: 'version',
+    summary: 'Show the version',
+    act: async (words) => (await import('./version.ts')).version(words),
+  },
+]
