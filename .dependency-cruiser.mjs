@@ -26,7 +26,7 @@ export default {
     })),
     { from: { path: '^src/native\\.ts$' }, to: { path: '^index\\.js$' } },
     { from: { path: '^src/cli/' }, to: { path: ['^package\\.json$', '^node_modules/commander/'] } },
-    { from: { path: '^bin/' }, to: { path: '^dist/cli\\.js$' } },
+    { from: { path: '^bin/' }, to: { path: '^dist/cli\\.cjs$' } },
     { from: {}, to: { dependencyTypes: ['core'] } },
   ],
   forbidden: [

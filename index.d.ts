@@ -21,11 +21,14 @@ export declare class Plan {
 
 /** A shim and its sockets. */
 export declare class Shim {
-  /** Starts a shim. `failure` says whether that went well. */
+  /**
+   * Starts a shim, on a thread of its own for the few milliseconds which that takes: requests may be sent at once. If
+   * it cannot be started its events end, or there are none, and `failure` says why.
+   */
   constructor(options: ShimOptions)
-  /** Why the shim could not be started. */
+  /** Why the shim could not be started; waits until that is known. */
   get failure(): Failure | null
-  /** The stream of its events: a descriptor that is held. Its end is the shim's. */
+  /** The stream of its events: a descriptor that is held, or -1. Its end is the shim's. */
   get events(): number
   /** After the end of its events: waits for the shim's end, and undoes what it left if it did not leave by itself. */
   ended(): Promise<unknown>
@@ -242,6 +245,15 @@ export interface PlanExtras {
   /** More groups of the user, by name or number. */
   groups: Array<string>
 }
+
+/**
+ * A random container id, 64 hex digits, the first 12 of them no number: some resolvers take a host name that is one for
+ * an address.
+ *
+ * # Errors
+ * As getrandom(2).
+ */
+export declare function randomId(): string
 
 /** The terminal's master that a shim has sent, held; -1 if there is none. The socket stays the caller's. */
 export declare function receiveTerminal(socket: number): number

@@ -773,13 +773,14 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, closeDescriptor, hear, pipe, receiveTerminal, releaseDescriptor, sha256, terminalPair } = nativeBinding
+const { Plan, Shim, boundingSet, closeDescriptor, hear, pipe, randomId, receiveTerminal, releaseDescriptor, sha256, terminalPair } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
 export { closeDescriptor }
 export { hear }
 export { pipe }
+export { randomId }
 export { receiveTerminal }
 export { releaseDescriptor }
 export { sha256 }

@@ -147,7 +147,7 @@ async function oneByOne(dir: string, setup: Setup, count: number, figures: Figur
   const { floorTurn, apiTurn } = pair(api, rootfs, join(dir, 'floor'), figures.floorStages, figures.moments)
   const { crun, runc, podman } = peers(join(dir, 'peers'), rootfs, 1)
   const node = (...words: string[]): Spawned => ({ command: [process.execPath, ...words] })
-  const cli = join(root, 'bin/caisson.js')
+  const cli = join(root, 'bin/caisson.cjs')
   process.env.CAISSON_ROOT = join(dir, 'cli')
   const quiet: Turn = async (runs) =>
     (await api.order('starts', { count: runs, warmup, parallel: 1, stdio: 'ignore' })).ms

@@ -48,7 +48,7 @@ const out = join(checkout, 'pack')
 const stage = join(out, 'stage')
 rmSync(out, { recursive: true, force: true })
 for (const name of ['caisson', 'native']) mkdirSync(join(stage, name), { recursive: true })
-for (const built of [addon, runtime, 'dist/index.js', 'dist/cli.js', 'dist/index.d.ts']) {
+for (const built of [addon, runtime, 'dist/index.js', 'dist/cli.cjs', 'dist/index.d.ts']) {
   if (!existsSync(join(checkout, built))) throw new Error(`${built} is not built: npm run build`)
 }
 

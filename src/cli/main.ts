@@ -51,4 +51,7 @@ async function main(): Promise<number> {
   }
 }
 
-process.exitCode = await main()
+// Not awaited at the top: the bundle is CommonJS.
+void (async () => {
+  process.exitCode = await main()
+})()

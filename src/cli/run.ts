@@ -65,21 +65,16 @@ function options(draft: RunDraft): RunOptions {
   }
 }
 
-/** Passes this program's signals on while the container runs. */
-function proxySignals(child: ProcessPromise): () => void {
+/** Passes this program's signals on; one that comes after the container's end finds nobody, and this program ends anyway. */
+function proxySignals(child: ProcessPromise): void {
   let asked = 0
-  const listeners = Object.keys(constants.signals).flatMap((name) => {
-    if (kept.has(name)) return []
+  for (const name of Object.keys(constants.signals)) {
+    if (kept.has(name)) continue
     const signal = name as NodeJS.Signals
-    const listener = (): void => {
+    process.on(signal, () => {
       if (insistent.has(signal)) asked += 1
       child.kill(asked >= patience ? 'SIGKILL' : signal)
-    }
-    process.on(signal, listener)
-    return [{ signal, listener }]
-  })
-  return () => {
-    for (const { signal, listener } of listeners) process.off(signal, listener)
+    })
   }
 }
 
@@ -130,7 +125,8 @@ export async function run(words: readonly string[], root: string | undefined): P
   const engine = new Engine(at === undefined ? {} : { root: at })
   const idFile = draft.cidfile === undefined ? undefined : openIdFile(draft.cidfile)
   const child = engine.run(image, rest.length > 0 ? rest : undefined, options(draft))
-  const parted = [proxySignals(child), ...(tty ? [join(child, draft.interactive)] : [])]
+  proxySignals(child)
+  const leave = tty ? join(child, draft.interactive) : undefined
   try {
     if (idFile !== undefined) {
       writeSync(idFile, child.id)
@@ -141,7 +137,8 @@ export async function run(words: readonly string[], root: string | undefined): P
     if (draft.cidfile !== undefined) rmSync(draft.cidfile, { force: true })
     throw error
   } finally {
-    for (const part of parted) part()
-    process.stdin.destroy()
+    leave?.()
+    // What nobody reads any more would keep this program; touched only if it was, since its making takes 3 ms.
+    if (draft.interactive) process.stdin.destroy()
   }
 }

@@ -69,13 +69,6 @@ function check(options: RunOptions): void {
   }
 }
 
-function random(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(32))
-  const id = Buffer.from(bytes).toString('hex')
-  // The short form is the host name, which must not be a number.
-  return /^\d{12}/.test(id) ? random() : id
-}
-
 function engineFile(path: string): string {
   return existsSync(path) ? readFileSync(path, 'utf8').slice(0, 65_536) : ''
 }
@@ -104,7 +97,7 @@ export function run(
   try {
     options = ownOptions(given)
     check(options)
-    started = new Run(context.shim, random(), options, times(options), called, settle)
+    started = new Run(context.shim, native().addon.randomId(), options, times(options), called, settle)
   } catch (error) {
     return rejected(error)
   }
@@ -154,6 +147,8 @@ async function begin(
   const { options } = live
   options.signal?.throwIfAborted()
   const { addon } = native()
+  // It gets ready while the rest is loaded and made.
+  context.shim.start()
   const most = maxBuffer(options)
   const tty = options.tty === true
   const terminal = tty ? openTerminal() : undefined

@@ -1,11 +1,12 @@
 /** The shim of this thread, started at the first run, and who waits for which of its events. */
-import { Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
 import { bare } from './options.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import type { Roots } from '../state/roots.ts'
+import { streams } from './streams.ts'
 
 type NativeShim = InstanceType<Native['Shim']>
 
@@ -25,6 +26,7 @@ class Connected {
   constructor(shim: NativeShim, lost: (connected: Connected, failure: CaissonError | undefined) => void) {
     this.shim = shim
     this.#lost = lost
+    const { Socket } = streams()
     this.#stream = new Socket({
       fd: shim.events,
       readable: true,
@@ -92,7 +94,7 @@ export class ShimConnection {
    */
   get(token: number, listener: Listener, lost?: NativeShim): { shim: NativeShim; forget: () => void } {
     if (lost !== undefined && this.#connected?.shim === lost) this.#connected = undefined
-    const connected = (this.#connected ??= this.#start())
+    const connected = this.start()
     connected.listen(token, listener)
     return { shim: connected.shim, forget: () => connected.forget(token) }
   }
@@ -103,7 +105,10 @@ export class ShimConnection {
     this.#connected = undefined
   }
 
-  #start(): Connected {
+  /** Has one started, if there is none: what is said to it waits until it is there. */
+  start(): Connected {
+    if (this.#connected !== undefined) return this.#connected
+
     const { addon, runtimePath, javascriptPath } = native()
     const options = bare({
       runtime: runtimePath,
@@ -113,16 +118,19 @@ export class ShimConnection {
       ...(this.#cgroupParent !== undefined && { cgroupParent: this.#cgroupParent }),
     })
     const shim = new addon.Shim(options)
-    if (shim.failure !== null) throw toError(shim.failure)
-    return new Connected(shim, (connected, failure) => void this.#lost(connected, failure))
+    if (shim.events < 0 && shim.failure !== null) throw toError(shim.failure)
+    this.#connected = new Connected(shim, (connected, failure) => void this.#lost(connected, failure))
+    return this.#connected
   }
 
   /** The shim is gone. What it held is killed and taken down before anybody is told. */
   async #lost(connected: Connected, failure: CaissonError | undefined): Promise<void> {
     if (this.#connected === connected) this.#connected = undefined
     await connected.shim.ended()
+    const unstarted = connected.shim.failure
     const error =
       failure ??
+      (unstarted === null ? undefined : toError(unstarted)) ??
       new CaissonError(
         'ERR_SHIM_LOST',
         'the process that held the containers ended; they were killed and taken down',

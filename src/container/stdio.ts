@@ -1,12 +1,12 @@
 /** The three descriptors of a payload: pipes with streams on this side, /dev/null, or what the caller has. */
 import { fstatSync } from 'node:fs'
-import { Socket } from 'node:net'
-import { Readable, Writable } from 'node:stream'
+import type { Socket } from 'node:net'
+import type { Readable, Writable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { isatty } from 'node:tty'
 import { native } from '../native.ts'
 import { refuse } from './options.ts'
 import type { RunOptions, StdioOption } from './options.ts'
+import { streams } from './streams.ts'
 
 /** A payload's output: Node's stream, and its lines. */
 export type Output = Readable & {
@@ -68,6 +68,7 @@ function ownTerminal(fd: number, index: Own): Own {
 function open(option: StdioOption, index: Own): End {
   if (option === 'pipe') return pipe(index)
   if (option === 'ignore') return { payload: -1 }
+  const { isatty, Readable, Writable } = streams()
   // A terminal is never handed in: the payload could push input into the caller's shell (TIOCSTI and kin).
   // Nor a socket, which is what Node gives its own children as pipes: it has made it non-blocking, for both.
   if (option === 'inherit') {
@@ -136,6 +137,7 @@ export interface Streams {
 }
 
 function socketOf(fd: number, sides: { readable: boolean; writable: boolean }): Socket {
+  const { Socket } = streams()
   const socket = new Socket({ fd, ...sides })
   native().addon.releaseDescriptor(fd)
   return socket
@@ -143,6 +145,7 @@ function socketOf(fd: number, sides: { readable: boolean; writable: boolean }): 
 
 /** Wraps our ends: the one place that does, in the tick in which they were made. */
 export function connect(stdio: Stdio, input: string | Uint8Array | undefined): Streams {
+  const { Readable, Writable } = streams()
   const [first, ...outputs] = stdio.ends
   const stdin = first?.ours === undefined ? null : socketOf(first.ours, { readable: false, writable: true })
   // A payload that ends before it has read everything is no error of its caller's.

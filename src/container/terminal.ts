@@ -1,10 +1,10 @@
 /** The one stream of a run with a terminal: bytes of both directions, kept until the pty is there. */
-import { PassThrough } from 'node:stream'
-import { ReadStream } from 'node:tty'
+import type { PassThrough } from 'node:stream'
 import { native } from '../native.ts'
 import type { RunOptions } from './options.ts'
 import { withLines } from './stdio.ts'
 import type { Stdio, Streams } from './stdio.ts'
+import { streams } from './streams.ts'
 
 /** What the payload is given instead of three descriptors: the socket by which its terminal's master comes back. */
 export function openTerminal(): { stdio: Stdio; ours: number } {
@@ -14,6 +14,7 @@ export function openTerminal(): { stdio: Stdio; ours: number } {
 
 /** stdin and stdout of a terminal; there is no stderr of its own. */
 export function terminalStreams(options: RunOptions): Streams {
+  const { PassThrough } = streams()
   const [stdin, stdout] = [new PassThrough(), new PassThrough()]
   if (options.input !== undefined) stdin.end(options.input)
   return { stdin, stdout: withLines(stdout), stderr: null, relays: { stdin: null, outputs: [] } }
@@ -21,6 +22,7 @@ export function terminalStreams(options: RunOptions): Streams {
 
 /** Connects both streams to the pty, once there is one. */
 export function joinTerminal(master: number, { stdin, stdout }: Streams): void {
+  const { ReadStream } = streams()
   const stream = new ReadStream(master)
   native().addon.releaseDescriptor(master)
   const to = stdout as PassThrough | null

@@ -8,8 +8,9 @@ use caisson_core::off::off;
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::{Fd, file};
 use std::fs::{self, File, Metadata};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -29,15 +30,18 @@ pub(crate) fn sealed(path: &str, javascript: &str) -> Result<Fd> {
         check_install(&installed, path, javascript)?;
     }
     if off("seal") {
-        return Ok(Fd::from(std::os::fd::OwnedFd::from(installed)));
+        return Ok(Fd::from(OwnedFd::from(installed)));
     }
-    let mut bytes = Vec::new();
-    installed.read_to_end(&mut bytes).at(Stage::SHIM, path)?;
-    if !bytes.starts_with(b"\x7fELF") {
+    let mut magic = [0; 4];
+    let read = installed.read_at(&mut magic, 0).at(Stage::SHIM, path)?;
+    if magic.get(..read) != Some(b"\x7fELF") {
         return Err(Error::new(Code::RuntimeMismatch, Stage::SHIM, path, "is not an executable"));
     }
     let copy = file::memfd(c"caisson-runtime", true).at(Stage::SHIM, path)?;
-    file::write_all(&copy, &bytes).at(Stage::SHIM, path)?;
+    let mut target = File::from(OwnedFd::from(copy));
+    // From file to file within the kernel.
+    io::copy(&mut installed, &mut target).at(Stage::SHIM, path)?;
+    let copy = Fd::from(OwnedFd::from(target));
     file::seal(&copy).at(Stage::SHIM, path)?;
     let duplicate = copy.duplicate(3).at(Stage::SHIM, path)?;
     *known = Some((path.to_owned(), copy));

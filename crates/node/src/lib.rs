@@ -5,7 +5,9 @@
 pub mod digest;
 mod executable;
 pub mod held;
+pub mod id;
 pub mod outcome;
 pub mod plan;
 pub mod shim;
+mod start;
 pub mod stdio;

@@ -4,12 +4,12 @@
 //! One an environment (the main thread, each worker), not one a process: when a worker ends, its sockets close, and what
 //! it started ends by the same rule as when the process does.
 
-use crate::executable::sealed;
 use crate::held::hold;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
+use crate::start::{STACK, Started, pair, start};
 use crate::stdio;
-use caisson_core::channel::{self, Hello, Launch, Layer, Layered, Request};
+use caisson_core::channel::{self, Launch, Layer, Layered, Request};
 use caisson_core::wire::Bytes;
 use caisson_core::{At, Code, Error, Result, Stage, journal};
 use caisson_sys::fd::{Number, duplicate};
@@ -17,11 +17,8 @@ use caisson_sys::{Descriptor, Fd, socket};
 use napi::bindgen_prelude::{AsyncTask, Buffer};
 use napi::{Env, Task};
 use napi_derive::napi;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use nix::sys::socket::SockType;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a shim works.
@@ -98,50 +95,46 @@ pub struct UnpackOptions {
     pub blob: i32,
 }
 
-/// A shim's process, until somebody took its end.
-type Held = Arc<Mutex<Option<Child>>>;
-
 /// A shim and its sockets.
 #[napi]
 pub struct Shim {
     requests: Arc<Mutex<Option<Fd>>>,
     events: i32,
-    child: Held,
+    started: Started,
     run_root: PathBuf,
-    failure: Option<Failure>,
 }
 
 #[napi]
 impl Shim {
-    /// Starts a shim. `failure` says whether that went well.
+    /// Starts a shim, on a thread of its own for the few milliseconds which that takes: requests may be sent at once. If
+    /// it cannot be started its events end, or there are none, and `failure` says why.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, options: ShimOptions) -> napi::Result<Self> {
-        let (requests, events, child, failure) = match start(&options) {
-            Ok((requests, events, child)) => (Some(requests), hold(events), Some(child), None),
-            Err(error) => (None, -1, None, Some(error.into())),
+        let run_root = PathBuf::from(&options.run_root);
+        let (requests, events, started) = match start(options) {
+            Ok((requests, events, started)) => (Some(requests), hold(events), started),
+            Err(error) => (None, -1, Started::failed(error)),
         };
         let requests = Arc::new(Mutex::new(requests));
-        let child = Arc::new(Mutex::new(child));
-        let run_root = PathBuf::from(options.run_root);
         let left =
-            (Arc::clone(&requests), Aftermath { child: Arc::clone(&child), run_root: run_root.clone() });
+            (Arc::clone(&requests), Aftermath { started: started.clone(), run_root: run_root.clone() });
         env.add_env_cleanup_hook(left, |(requests, mut aftermath)| {
             close(&requests);
             // A worker's end is not the process's: somebody must take the shim's end, and nobody here may wait for it.
             if nix::unistd::gettid() != nix::unistd::getpid() {
-                let _ = std::thread::Builder::new().stack_size(256 << 10).spawn(move || aftermath.run());
+                let _ = std::thread::Builder::new().stack_size(STACK).spawn(move || aftermath.run());
             }
         })?;
-        Ok(Self { requests, events, child, run_root, failure })
+        Ok(Self { requests, events, started, run_root })
     }
 
-    /// Why the shim could not be started.
+    /// Why the shim could not be started; waits until that is known.
     #[napi(getter, catch_unwind)]
     pub fn failure(&self) -> Option<Failure> {
-        self.failure.clone()
+        self.started.failure().map(Into::into)
     }
 
-    /// The stream of its events: a descriptor that is held. Its end is the shim's.
+    /// The stream of its events: a descriptor that is held, or -1. Its end is the shim's.
     #[napi(getter, catch_unwind)]
     pub fn events(&self) -> i32 {
         self.events
@@ -151,7 +144,7 @@ impl Shim {
     #[napi(catch_unwind)]
     pub fn ended(&self) -> AsyncTask<Aftermath> {
         close(&self.requests);
-        AsyncTask::new(Aftermath { child: Arc::clone(&self.child), run_root: self.run_root.clone() })
+        AsyncTask::new(Aftermath { started: self.started.clone(), run_root: self.run_root.clone() })
     }
 
     /// Starts a container; what comes of it are events.
@@ -208,15 +201,14 @@ impl Shim {
 
 /// What is done on another thread once a shim has ended.
 pub struct Aftermath {
-    child: Held,
+    started: Started,
     run_root: PathBuf,
 }
 
 impl Aftermath {
     fn run(&mut self) {
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Its lock goes with it; before that its journals are its own.
-        if let Some(mut child) = child {
+        if let Some(mut child) = self.started.take() {
             let _ = child.wait();
             journal::recover(&self.run_root);
         }
@@ -298,12 +290,9 @@ impl Shim {
     fn send(&self, request: &Request, descriptors: &[&dyn Descriptor]) -> Result<()> {
         let socket = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = || {
-            Error::new(
-                Code::ShimLost,
-                Stage::CHANNEL,
-                "shim",
-                "the process that holds the containers is gone",
-            )
+            let message = "the process that holds the containers is gone";
+            let gone = || Error::new(Code::ShimLost, Stage::CHANNEL, "shim", message);
+            self.started.failure().unwrap_or_else(gone)
         };
         let socket = socket.as_ref().ok_or_else(lost)?;
         channel::send(socket, request, descriptors, false).map_err(|errno| match errno {
@@ -358,34 +347,4 @@ impl Shim {
 
 fn close(requests: &Mutex<Option<Fd>>) {
     drop(requests.lock().unwrap_or_else(PoisonError::into_inner).take());
-}
-
-fn pair(kind: SockType) -> Result<(Fd, Fd)> {
-    let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
-    let (left, right) = pair.at(Stage::SHIM, "socketpair")?;
-    Ok((left.into(), right.into()))
-}
-
-/// Starts the sealed executable with its sockets as standard input and output, an empty environment, and says hello.
-fn start(options: &ShimOptions) -> Result<(Fd, Fd, Child)> {
-    let executable = sealed(&options.runtime, &options.javascript)?;
-    let (requests, their_requests) = pair(SockType::SeqPacket)?;
-    let (events, their_events) = pair(SockType::Stream)?;
-    let mut command = Command::new(format!("/proc/self/fd/{}", executable.raw()));
-    command.arg0("caisson-runtime").arg("shim").env_clear();
-    #[cfg(feature = "off")]
-    command.envs(std::env::var_os("CAISSON_OFF").map(|list| ("CAISSON_OFF", list)));
-    let child = command
-        .stdin(Stdio::from(OwnedFd::from(their_requests)))
-        .stdout(Stdio::from(OwnedFd::from(their_events)))
-        .stderr(Stdio::null())
-        .spawn()
-        .at(Stage::SHIM, options.runtime.as_str())?;
-    let hello = Hello {
-        run_root: options.run_root.clone(),
-        data_root: options.data_root.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
-    };
-    channel::send(&requests, &hello, &[], false).at(Stage::SHIM, "hello")?;
-    Ok((requests, events, child))
 }

@@ -64,16 +64,17 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whether this kernel knows `lowerdir+` (6.7), which looks its value up at once. Before 6.5 overlayfs has no parser of
-/// its own, and fsconfig(2) takes any key; 6.5 and 6.6 refuse it.
+/// Whether this kernel knows `lowerdir+` (6.7). 6.5 and 6.6 refuse it; before those overlayfs has no parser of its own,
+/// and fsconfig(2) takes any key, as that of the second question. A value that does not resolve would tell all in one,
+/// but the kernel writes such to its console, which takes a millisecond.
 fn takes_one_by_one() -> Result<bool> {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     if let Some(known) = KNOWN.get() {
         return Ok(*known);
     }
     let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
-    let answer = context.string(c"lowerdir+", c"/proc/self/absent");
-    Ok(*KNOWN.get_or_init(|| answer == Err(Errno::ENOENT)))
+    let known = context.string(c"lowerdir+", c"/").is_ok() && context.string(c"no-such-key", c"").is_err();
+    Ok(*KNOWN.get_or_init(|| known))
 }
 
 fn configure(

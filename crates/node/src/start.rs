@@ -1,0 +1,95 @@
+//! The start of a shim: its sockets at once, its process on a thread, since reading, sealing and executing what it is made
+//! of takes some milliseconds that Node has other uses for.
+
+use crate::executable::sealed;
+use crate::shim::ShimOptions;
+use caisson_core::channel::{self, Hello};
+use caisson_core::{At, Code, Error, Result, Stage};
+use caisson_sys::{Descriptor, Fd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Bytes of stack of a thread that does one small thing.
+pub(crate) const STACK: usize = 256 << 10;
+
+enum Start {
+    Under(JoinHandle<Result<Child>>),
+    /// The process, until somebody took it to wait for its end; or why there is none.
+    Over(Result<Option<Child>>),
+}
+
+/// A shim's process, as far as it is there.
+#[derive(Clone)]
+pub(crate) struct Started(Arc<Mutex<Start>>);
+
+impl Started {
+    /// One that could not even begin.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self(Arc::new(Mutex::new(Start::Over(Err(error)))))
+    }
+
+    /// Why there is no process; waits until that is known.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.outcome(|outcome| outcome.as_ref().err().cloned())
+    }
+
+    /// The process, the first time; waits until it is there.
+    pub(crate) fn take(&self) -> Option<Child> {
+        self.outcome(|outcome| outcome.as_mut().ok().and_then(Option::take))
+    }
+
+    fn outcome<T>(&self, look: impl FnOnce(&mut Result<Option<Child>>) -> T) -> T {
+        let lost = || Error::new(Code::Internal, Stage::SHIM, "thread", "it ended without an answer");
+        let mut start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = match std::mem::replace(&mut *start, Start::Over(Err(lost()))) {
+            Start::Under(thread) => thread.join().unwrap_or_else(|_| Err(lost())).map(Some),
+            Start::Over(outcome) => outcome,
+        };
+        let seen = look(&mut outcome);
+        *start = Start::Over(outcome);
+        seen
+    }
+}
+
+/// Makes the sockets, says hello, and has the executable started on a thread.
+pub(crate) fn start(options: ShimOptions) -> Result<(Fd, Fd, Started)> {
+    let (requests, their_requests) = pair(SockType::SeqPacket)?;
+    let (events, their_events) = pair(SockType::Stream)?;
+    let hello = Hello {
+        run_root: options.run_root,
+        data_root: options.data_root,
+        cgroup_parent: options.cgroup_parent,
+    };
+    channel::send(&requests, &hello, &[], false).at(Stage::SHIM, "hello")?;
+    let (runtime, javascript) = (options.runtime, options.javascript);
+    let spawn = move || spawn(&runtime, &javascript, their_requests, their_events);
+    let thread = std::thread::Builder::new().name("caisson-start".into()).stack_size(STACK).spawn(spawn);
+    let thread = thread.at(Stage::SHIM, "thread")?;
+    Ok((requests, events, Started(Arc::new(Mutex::new(Start::Under(thread))))))
+}
+
+/// Starts the sealed executable with its sockets as standard input and output, and an empty environment.
+fn spawn(runtime: &str, javascript: &str, requests: Fd, events: Fd) -> Result<Child> {
+    let executable = sealed(runtime, javascript)?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", executable.raw()));
+    command.arg0("caisson-runtime").arg("shim").env_clear();
+    #[cfg(feature = "off")]
+    command.envs(std::env::var_os("CAISSON_OFF").map(|list| ("CAISSON_OFF", list)));
+    command
+        .stdin(Stdio::from(OwnedFd::from(requests)))
+        .stdout(Stdio::from(OwnedFd::from(events)))
+        .stderr(Stdio::null())
+        .spawn()
+        .at(Stage::SHIM, runtime)
+}
+
+/// A pair of sockets.
+pub(crate) fn pair(kind: SockType) -> Result<(Fd, Fd)> {
+    let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
+    let (left, right) = pair.at(Stage::SHIM, "socketpair")?;
+    Ok((left.into(), right.into()))
+}
