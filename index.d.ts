@@ -64,6 +64,17 @@ export interface BundleFile {
 /** Closes a descriptor, unless a stream has it. Not by node:fs, which warns of descriptors that it did not open. */
 export declare function closeDescriptor(number: number): void
 
+/** Reads what is in a pipe that is held, without waiting: at most 1 MiB. */
+export declare function drain(pipe: number): Drained
+
+/** What was in a pipe. */
+export interface Drained {
+  /** Its content, if it had any. */
+  bytes?: Buffer
+  /** Whether nobody can write to it any more. */
+  ended: boolean
+}
+
 /** Why something failed. */
 export interface Failure {
   /** The stable word, `ERR_…`. */
@@ -90,6 +101,9 @@ export interface Heard {
   /** Why the rest cannot be read; the stream is of no use any more. */
   failure?: Failure
 }
+
+/** Whether a descriptor is a terminal: isatty(3), without loading node:tty. */
+export declare function isTerminal(number: number): boolean
 
 /** One start. */
 export interface LaunchOptions {
@@ -142,16 +156,19 @@ export interface NativeEnd {
   rusageMaxRss: number
   /** What was in force. */
   isolation: NativeIsolation
-  /** When what happened. */
-  stamps: NativeStamps
+  /** When what happened, by [`moments`]. */
+  stamps: [taken: number, journaled: number, grouped: number, sourced: number, born: number, rooted: number, ready: number, executed: number, ended: number, undone: number]
   /** What could not be taken down. */
   left?: Failure
 }
 
 /** What was in force, read from the kernel. */
 export interface NativeIsolation {
-  /** Namespaces and their inode numbers. */
-  namespaces: Array<Pair>
+  /**
+   * Namespaces and their inode numbers, `name number` each, with spaces between them: objects would take ten times as
+   * long to make.
+   */
+  namespaces: string
   /** /proc/self/uid_map of the payload. */
   uidMap: string
   /** The payload's user id. */
@@ -168,30 +185,6 @@ export interface NativeIsolation {
   limits: Array<Pair>
   /** The path of the container's cgroup. */
   cgroup: string
-}
-
-/** Moments of a run, milliseconds of CLOCK_MONOTONIC, the clock of `process.hrtime`. */
-export interface NativeStamps {
-  /** The shim took up the request. */
-  taken: number
-  /** Journal and engine files written. */
-  journaled: number
-  /** The cgroup made. */
-  grouped: number
-  /** The mount sources opened. */
-  sourced: number
-  /** Init began. */
-  born: number
-  /** The root entered. */
-  rooted: number
-  /** All mounts in place. */
-  ready: number
-  /** The command executed. */
-  executed: number
-  /** The main process ended. */
-  ended: number
-  /** Everything taken down. */
-  undone: number
 }
 
 /** Figures of a container's cgroup; absent where the kernel's file is absent. Numbers are exact to 2^53. */

@@ -773,12 +773,14 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, closeDescriptor, hear, pipe, randomId, receiveTerminal, releaseDescriptor, sha256, terminalPair } = nativeBinding
+const { Plan, Shim, boundingSet, closeDescriptor, drain, hear, isTerminal, pipe, randomId, receiveTerminal, releaseDescriptor, sha256, terminalPair } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
 export { closeDescriptor }
+export { drain }
 export { hear }
+export { isTerminal }
 export { pipe }
 export { randomId }
 export { receiveTerminal }

@@ -87,7 +87,7 @@ async function victim(root: string): Promise<Victim> {
 async function next(t: ExecutionContext, root: string, before: Ledger, what: string): Promise<void> {
   const engine = new Engine({ root })
   t.is((await engine.run({ rootfs }, ['echo', 'next'])).stdout, 'next\n')
-  engine.close()
+  await engine.close()
   t.is(await settled(before, [ground], 5000), '', what)
 }
 

@@ -109,7 +109,7 @@ test('two workers and the main thread at once, each with its own shim', async (t
     import { parentPort } from 'node:worker_threads'
     const codes = await Promise.all(Array.from({ length: 10 }, (_, n) => run(['sh', '-c', 'exit ' + n])))
     parentPort.postMessage(codes.map(({ exitCode }) => exitCode))
-    engine.close()
+    await engine.close()
   `
   const worker = (): Worker =>
     new Worker(new URL(`data:text/javascript,${encodeURIComponent(program(root, body))}`))

@@ -108,13 +108,13 @@ test('a shim that cannot begin says why', async (t) => {
   writeFileSync(join(dir, 'file'), '')
   const engine = new Engine({ root: join(dir, 'file') })
   await t.throwsAsync(engine.run({ rootfs }, ['true']), { instanceOf: CaissonError, message: /file/ })
-  engine.close()
+  await engine.close()
   const other = new Engine({ root: join(dir, 'e'), cgroupParent: '/sys/fs/cgroup/no/such/parent' })
   await t.throwsAsync(other.run({ rootfs }, ['true']), {
     instanceOf: CaissonError,
     message: /no\/such\/parent/,
   })
-  other.close()
+  await other.close()
 })
 
 test('a limit whose controller is not there is refused, with what to do', async (t) => {
@@ -145,7 +145,7 @@ test('a closed engine’s runs fail, and it starts anew', async (t) => {
   const { engine } = await scene(t)
   const p = engine.run({ rootfs }, ['sleep', '60'])
   await p.started
-  engine.close()
+  await engine.close()
   await t.throwsAsync(p, { code: 'ERR_SHIM_LOST' })
   t.is((await engine.run({ rootfs }, ['echo', 'again'])).stdout, 'again\n')
 })

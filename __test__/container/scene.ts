@@ -63,7 +63,7 @@ async function prepare(): Promise<void> {
   const before = take()
   const engine = new Engine({ root: engineRoot })
   await engine.run({ rootfs }, ['true'])
-  engine.close()
+  await engine.close()
   await settled(before, [], 1000)
 }
 
@@ -77,8 +77,8 @@ export async function scene(t: ExecutionContext): Promise<Scene> {
   const dir = join(ground, `scene${(scenes += 1)}`)
   mkdirSync(dir)
   const engine = new Engine({ root: engineRoot })
-  t.teardown(() => {
-    engine.close()
+  t.teardown(async () => {
+    await engine.close()
     rmSync(dir, { recursive: true })
   })
   const run = (command: readonly string[], options?: RunOptions): ProcessPromise =>

@@ -232,7 +232,7 @@ test('a non-blocking descriptor stays blocking for the payload', async (t) => {
     const engine = new Engine({ root: process.argv[1] })
     const { exitCode, stderr } = await engine.run({ rootfs: process.argv[2] }, ['dd', 'if=/dev/zero', 'bs=1M', 'count=4'], { stdio: ['ignore', 1, 'pipe'] })
     if (exitCode !== 0) console.error(stderr)
-    engine.close()
+    await engine.close()
   `
   const out = execFileSync(
     'sh',

@@ -14,7 +14,7 @@ function program(root: string, body: string): string {
     const engine = new Engine({ root: ${JSON.stringify(root)} })
     const run = (words, options) => engine.run({ rootfs: ${JSON.stringify(rootfs)} }, words, options)
     ${body}
-    engine.close()
+    await engine.close()
   `
 }
 

@@ -81,7 +81,7 @@ function start(place: string, root: string): string {
     const engine = new Engine({ root: ${JSON.stringify(root)} })
     try { console.log((await engine.run({ rootfs: ${JSON.stringify(rootfs)} }, ['echo', 'ran'])).stdout.trim()) }
     catch (error) { console.log(error.code, error.message) }
-    engine.close()
+    await engine.close()
   `
   const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
     encoding: 'utf8',
@@ -146,7 +146,7 @@ row('E8', 'a file that is swapped after the first start is not run', async (t) =
     for (let n = 0; n < 20; n += 1) {
       const engine = new Engine({ root: ${JSON.stringify(root)} })
       console.log((await engine.run({ rootfs: ${JSON.stringify(rootfs)} }, ['echo', 'ran'])).stdout.trim())
-      engine.close()
+      await engine.close()
       if (n === 0) renameSync('${dir}/evil', '${place}/caisson-runtime')
     }
   `
@@ -177,7 +177,7 @@ row('E8', 'what somebody put on Object.prototype is no option', async (t) => {
       { __proto__: null, mounts: [{ type: 'bind', source: ${JSON.stringify(dir)}, target: '/v' }], devices: [{ host: '/dev/full', container: '/dev/fuller' }], stdio: ['pipe', 'pipe', 'pipe'] })
     console.log(stdout + isolation.cgroup)
     for (const name of Object.keys(bad)) delete Object.prototype[name]
-    engine.close()
+    await engine.close()
   `
   const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
     encoding: 'utf8',

@@ -18,7 +18,7 @@ row('B8', 'from a real terminal, with and without one of its own', async (t) => 
     for (const stdio of ['inherit', [0, 1, 2]]) await run({ stdio, capAdd: ['SYS_ADMIN', 'SYS_TTY_CONFIG'] })
     console.log('piped\\n' + (await run({ capAdd: ['SYS_ADMIN'] })).stdout)
     console.log('own\\n' + (await run({ tty: true })).stdout)
-    engine.close()
+    await engine.close()
     process.exit()
   `
   const command = `${process.execPath} --input-type=module-typescript -e "$PROGRAM"`

@@ -51,7 +51,8 @@ async function main(): Promise<number> {
   }
 }
 
-// Not awaited at the top: the bundle is CommonJS.
+// Not awaited at the top: the bundle is CommonJS. What is written is out: on Linux Node's stdout and stderr are synchronous.
+// An exit without taking Node down piece by piece is a millisecond sooner.
 void (async () => {
-  process.exitCode = await main()
+  process.exit(await main())
 })()

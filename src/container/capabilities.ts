@@ -1,7 +1,8 @@
 /** Which capabilities a container gets: the default ones, more, fewer. */
 import { capabilities, capabilityNames } from './defaults.ts'
-import { refuse } from './options.ts'
+import { bare, refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
+import { constant } from './constant.ts'
 
 function name(option: string, word: string): string {
   const upper = word.toUpperCase()
@@ -14,7 +15,16 @@ function name(option: string, word: string): string {
 /**
  * Docker's rules. `ALL` is what the engine itself holds, `bounding`: a nested or restricted host has less.
  */
-export function capabilitySets(options: RunOptions, bounding: bigint): string[] {
+export function capabilitySets(options: RunOptions, bounding: bigint): readonly string[] {
+  if (options.capAdd !== undefined || options.capDrop !== undefined) return changed(options, bounding)
+  if (unchanged?.bounding !== bounding) unchanged = { bounding, sets: constant(changed(bare({}), bounding)) }
+  return unchanged.sets
+}
+
+/** The default ones, which most runs have: equal objects are made once, and written once (constant.ts). */
+let unchanged: { bounding: bigint; sets: readonly string[] } | undefined
+
+function changed(options: RunOptions, bounding: bigint): readonly string[] {
   const add = (options.capAdd ?? []).map((word) => name('capAdd', word))
   const drop = (options.capDrop ?? []).map((word) => name('capDrop', word))
   const held = capabilityNames.filter((_, number) => ((bounding >> BigInt(number)) & 1n) === 1n)

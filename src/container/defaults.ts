@@ -1,4 +1,6 @@
 /** What a container gets when nobody says otherwise: docker's defaults of 2026, as facts. */
+import { existsSync, readdirSync } from 'node:fs'
+import { constant } from './constant.ts'
 
 /** The capabilities of a container, of those that the engine itself holds. */
 export const capabilities: readonly string[] = [
@@ -28,30 +30,47 @@ export const capabilityNames: readonly string[] = (
   .split(' ')
   .map((name) => `CAP_${name}`)
 
-/** Hidden; a path that is not there is passed over. The per-CPU throttle files are added by the host's own list. */
-export const maskedPaths: readonly string[] = [
-  '/proc/acpi',
-  '/proc/asound',
-  '/proc/interrupts',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/sys/devices/virtual/powercap',
-  '/sys/firmware',
-]
+const processors = '/sys/devices/system/cpu'
+
+/** How often each processor was throttled: a channel to its neighbours. */
+function throttles(): string[] {
+  const names = existsSync(processors) ? readdirSync(processors) : []
+  const files = names
+    .filter((name) => /^cpu\d+$/.test(name))
+    .map((name) => `${processors}/${name}/thermal_throttle`)
+  return files.filter((path) => existsSync(path))
+}
+
+let masked: readonly string[] | undefined
+
+/** Hidden; a path that is not there is passed over. */
+export function maskedPaths(): readonly string[] {
+  masked ??= constant([
+    '/proc/acpi',
+    '/proc/asound',
+    '/proc/interrupts',
+    '/proc/kcore',
+    '/proc/keys',
+    '/proc/latency_stats',
+    '/proc/sched_debug',
+    '/proc/scsi',
+    '/proc/timer_list',
+    '/proc/timer_stats',
+    '/sys/devices/virtual/powercap',
+    ...throttles(),
+    '/sys/firmware',
+  ])
+  return masked
+}
 
 /** Read-only; a path that is not there is passed over. */
-export const readonlyPaths: readonly string[] = [
+export const readonlyPaths: readonly string[] = constant([
   '/proc/bus',
   '/proc/fs',
   '/proc/irq',
   '/proc/sys',
   '/proc/sysrq-trigger',
-]
+])
 
 /** A mount of the runtime spec. */
 export interface SpecMount {
@@ -95,7 +114,7 @@ export function defaultMounts(shmSize: number): SpecMount[] {
 export const engineFiles: readonly string[] = ['resolv.conf', 'hostname', 'hosts']
 
 /** Device rules: all is denied but what the runtime adds for every container (null, zero, full, random, tty, ptys). */
-export const deviceRules: readonly Record<string, unknown>[] = [{ allow: false, access: 'rwm' }]
+export const deviceRules: readonly Record<string, unknown>[] = constant([{ allow: false, access: 'rwm' }])
 
 export const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 export const shmSize = 67_108_864

@@ -63,9 +63,14 @@ export class Engine {
     return process as ProcessPromise
   }
 
-  /** Ends everything that this engine started from this program. */
-  close(): void {
-    this.#shim.close()
+  /** Ends everything that this engine started from this program; settles once nothing of it is left. */
+  async close(): Promise<void> {
+    await this.#shim.close()
+  }
+
+  /** {@link close}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
   }
 
   get #context(): Parameters<typeof run>[0] {

@@ -1,9 +1,10 @@
 /** The mounts of a container: its own, the engine's files, the caller's. */
 import { engineFiles, shmSize, defaultMounts } from './defaults.ts'
 import type { SpecMount } from './defaults.ts'
-import { refuse } from './options.ts'
+import { bare, refuse } from './options.ts'
 import type { MountOption, RunOptions } from './options.ts'
 import { bytes } from './units.ts'
+import { constant } from './constant.ts'
 
 /** An absolute path without `.`, `..` and doubled slashes. */
 function clean(option: string, path: unknown): string {
@@ -77,7 +78,18 @@ function depth(mount: SpecMount): number {
  * All mounts in the order in which they are made. A mount of the caller's replaces the container's own at the same place;
  * one at /dev all of those below it.
  */
-export function mounts(options: RunOptions, rootMounts: readonly SpecMount[]): SpecMount[] {
+export function mounts(options: RunOptions, rootMounts: readonly SpecMount[]): readonly SpecMount[] {
+  const { mounts: bound, tmpfs, readOnly, shmSize: size } = options
+  const plain = bound === undefined && tmpfs === undefined && readOnly !== true && size === undefined
+  if (!plain || rootMounts.length > 0) return arranged(options, rootMounts)
+  unchanged ??= constant(arranged(bare({}), []))
+  return unchanged
+}
+
+/** Those of most runs: equal objects are made once, and written once (constant.ts). */
+let unchanged: readonly SpecMount[] | undefined
+
+function arranged(options: RunOptions, rootMounts: readonly SpecMount[]): readonly SpecMount[] {
   const user = [
     ...(options.mounts ?? []).map(ofOption),
     ...Object.entries(options.tmpfs ?? {}).map(([target, text]) => ofTmpfs(target, text)),

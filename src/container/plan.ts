@@ -1,7 +1,8 @@
-/** Plans by the text of their spec: a second run of the same spec compiles nothing. */
+/** Plans by what is their spec's own: a second run of the same spec compiles nothing. */
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import type { RunOptions } from './options.ts'
+import { abridged } from './constant.ts'
 import { unlimited } from './resources.ts'
 import type { Spec } from './spec.ts'
 
@@ -21,10 +22,10 @@ export function planOf(spec: Spec, options: RunOptions): Plan {
     hostVariable: !Object.hasOwn(env, 'HOSTNAME'),
     groups: groups.map(String),
   }
-  const text = JSON.stringify(spec).replaceAll(`"${unlimited}"`, '18446744073709551615')
-  const key = `${JSON.stringify(extras)}/${text}`
+  const key = JSON.stringify([abridged(spec), extras])
   const found = plans.get(key)
   if (found !== undefined) return found
+  const text = JSON.stringify(spec).replaceAll(`"${unlimited}"`, '18446744073709551615')
   const plan = new (native().addon.Plan)(text, extras)
   if (plan.failure !== null) throw toError(plan.failure)
   if (plans.size >= most) {

@@ -3,6 +3,7 @@ import { existsSync, readlinkSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../native.ts'
 import { CaissonError } from '../errors.ts'
+import type { Attached, Capture } from './attached.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
@@ -12,12 +13,8 @@ import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf,
 import type { Cause, Moments, Result } from './result.ts'
 import { failureOf } from './shim.ts'
 import type { ShimConnection } from './shim.ts'
-import { Capture } from './stdio.ts'
 import type { Output, Streams } from './stdio.ts'
 import { joinTerminal } from './terminal.ts'
-
-/** How long an output may stay open after the container is gone: a descriptor of it was passed to somebody outside. */
-const grace = 500
 
 /** Figures of a running container. */
 export type Stats = ReturnType<typeof statsOf>
@@ -64,9 +61,7 @@ export class Run {
   readonly #settle: Settle
   readonly #moments: Moments
   #shim: InstanceType<Native['Shim']> | undefined
-  #streams: Streams = { stdin: null, stdout: null, stderr: null, relays: { stdin: null, outputs: [] } }
-  #captures: [Capture, Capture] | undefined
-  #relays: Capture[] = []
+  #attached: Attached | undefined
   #asked: Cause | undefined
   /** Signals that were sent; those of before the launch wait for it. */
   readonly #signals: Set<number> = new Set()
@@ -113,8 +108,8 @@ export class Run {
     return this.#pid
   }
 
-  get streams(): Streams {
-    return this.#streams
+  get streams(): Partial<Streams> {
+    return this.#attached?.streams ?? {}
   }
 
   /** The cause that is known before the shim's answer: an abort that came before the start. */
@@ -161,20 +156,17 @@ export class Run {
     }
   }
 
-  /** The streams of this side are there. */
-  connected(streams: Streams, most: number, terminal?: number): void {
-    this.#streams = streams
+  /** This side of its stdio is there. */
+  attach(attached: Attached, terminal?: number): void {
+    this.#attached = attached
     this.#terminal = terminal
-    this.#captures = [new Capture(streams.stdout, most), new Capture(streams.stderr, most)]
-    this.#relays = streams.relays.outputs.map((stream) => new Capture(stream, 0))
   }
 
   /** Nothing was started, or nothing will be heard of it. */
   fail(error: Error): void {
     if (this.#over) return
     this.#finish()
-    const { stdin, stdout, stderr, relays } = this.#streams
-    for (const stream of [stdin, stdout, stderr, relays.stdin, ...relays.outputs]) stream?.destroy()
+    this.#attached?.destroy()
     this.#settle.reject(error)
   }
 
@@ -232,6 +224,8 @@ export class Run {
     switch (event.kind) {
       case 'started':
         this.#pid = event.pid
+        // More than a moment: from now on its output is read as it comes.
+        void this.#attached?.streams
         this.#openTerminal()
         this.#start()
         break
@@ -253,12 +247,12 @@ export class Run {
   }
 
   #openTerminal(): void {
-    if (this.#terminal === undefined) return
+    if (this.#terminal === undefined || this.#attached === undefined) return
     const { addon } = native()
     const master = addon.receiveTerminal(this.#terminal)
     addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
-    if (master >= 0) joinTerminal(master, this.#streams)
+    if (master >= 0) joinTerminal(master, this.#attached.streams)
   }
 
   #finish(): void {
@@ -274,16 +268,7 @@ export class Run {
 
   async #end(end: NativeEnd): Promise<void> {
     this.#finish()
-    const [stdout, stderr] = this.#captures ?? []
-    this.#streams.stdin?.destroy()
-    this.#streams.relays.stdin?.destroy()
-    const outputs = [...(this.#captures ?? []), ...this.#relays]
-    for (const output of outputs) output.look()
-    const late = setInterval(() => {
-      for (const output of outputs) output.giveUpIfSilent()
-    }, grace)
-    await Promise.all(outputs.map((output) => output.ended))
-    clearInterval(late)
+    const [stdout, stderr] = (await this.#attached?.ended()) ?? []
     if (end.left !== undefined) {
       this.#settle.reject(toError(end.left))
       return
@@ -352,9 +337,9 @@ export function asProcess(
     name: { value: run.options.name, enumerable: true },
     labels: { value: { ...run.options.labels }, enumerable: true },
     pid: { get: () => run.pid, enumerable: true },
-    stdin: { get: () => run.streams.stdin, enumerable: true },
-    stdout: { get: () => run.streams.stdout, enumerable: true },
-    stderr: { get: () => run.streams.stderr, enumerable: true },
+    stdin: { get: () => run.streams.stdin ?? null, enumerable: true },
+    stdout: { get: () => run.streams.stdout ?? null, enumerable: true },
+    stderr: { get: () => run.streams.stderr ?? null, enumerable: true },
     started: { value: run.started },
     kill: { value: (signal?: NodeJS.Signals | number) => run.kill(signal) },
     resize: { value: (size: { columns: number; rows: number }) => run.resize(size) },

@@ -1,6 +1,6 @@
 /** The receipt: what a run came to, what it used, how long what took, what was in force. */
 import { constants } from 'node:os'
-import type { NativeEnd, NativeIsolation, NativeStamps, NativeUsage } from '../native.ts'
+import type { NativeEnd, NativeIsolation, NativeUsage } from '../native.ts'
 
 /** Why a run ended: the first that holds. */
 export type Cause = 'aborted' | 'timeout' | 'killed' | 'oom' | 'signal' | 'exit'
@@ -164,23 +164,28 @@ export function now(): number {
 /** The shim's own moments, for who asks where a start's time goes. */
 export const stampsOf: unique symbol = Symbol.for('caisson.stamps')
 
-export function timingOf(moments: Moments, stamps: NativeStamps): Timing {
+export function timingOf(moments: Moments, stamps: NativeEnd['stamps']): Timing {
   const settled = now()
+  const [taken, journaled, grouped, sourced, born, rooted, ready, executed, ended, undone] = stamps
   const timing = {
     resolve: moments.resolved - moments.called,
     prepare: moments.sent - moments.resolved,
-    launch: stamps.born - moments.sent,
-    init: stamps.executed - stamps.born,
-    payload: stamps.ended - stamps.executed,
-    cleanup: settled - stamps.ended,
+    launch: born - moments.sent,
+    init: executed - born,
+    payload: ended - executed,
+    cleanup: settled - ended,
     total: settled - moments.called,
   }
-  Object.defineProperty(timing, stampsOf, { value: { ...moments, ...stamps, settled } })
+  const inner = { taken, journaled, grouped, sourced, born, rooted, ready, executed, ended, undone }
+  Object.defineProperty(timing, stampsOf, { value: { ...moments, ...inner, settled } })
   return timing
 }
 
 export function isolationOf(isolation: NativeIsolation, own: Record<string, string>): Isolation {
-  const namespaces = Object.fromEntries(isolation.namespaces.map(({ name, value }) => [name, value]))
+  const words = isolation.namespaces.split(' ')
+  const namespaces: Record<string, string> = {}
+  for (let index = 0; index + 1 < words.length; index += 2)
+    namespaces[words[index] ?? ''] = words[index + 1] ?? ''
   return {
     namespaces,
     shared: Object.keys(namespaces).filter((name) => own[name] === namespaces[name]),

@@ -4,6 +4,7 @@ import { CaissonError } from '../errors.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Roots } from '../state/roots.ts'
+import { Attached } from './attached.ts'
 import { hosts } from './defaults.ts'
 import { rootFilesystem } from './machine.ts'
 import type { RootFilesystem } from './machine.ts'
@@ -17,6 +18,7 @@ import type { Result } from './result.ts'
 import type { ShimConnection } from './shim.ts'
 import { compose } from './spec.ts'
 import { closeStdio, connect, openStdio } from './stdio.ts'
+import type { Streams } from './stdio.ts'
 import { openTerminal, terminalStreams } from './terminal.ts'
 
 /** What a container is made from: an image of a layout, `oci:DIR[:TAG]`, or a directory of this machine. */
@@ -156,7 +158,12 @@ async function begin(
   const state = { connected: false }
   const attach = (): void => {
     state.connected = true
-    live.connected(tty ? terminalStreams(options) : connect(stdio, options.input), most, terminal?.ours)
+    const make = (): Streams => (tty ? terminalStreams(options) : connect(stdio, options.input))
+    const attached = new Attached(stdio, most, make)
+    live.attach(attached, terminal?.ours)
+    // What something is to flow into, or comes from, is wanted.
+    if (tty || options.input !== undefined || stdio.ends.some(({ peer }) => peer !== undefined))
+      void attached.streams
   }
   try {
     let resolved: Resolved | undefined
@@ -164,7 +171,7 @@ async function begin(
     else {
       resolved = context.find(image)
       if (resolved === undefined) {
-        // The streams exist before the first wait.
+        // They can be asked for before the first wait.
         attach()
         resolved = await context.prepare(image, live.cancellation())
         live.throwIfCancelled()

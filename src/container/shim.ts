@@ -17,18 +17,30 @@ export type Listener = (event: ShimEvent | CaissonError) => void
 class Connected {
   readonly shim: NativeShim
   readonly listeners: Map<number, Listener> = new Map()
-  readonly #stream: Socket
+  #stream: Socket | undefined
   readonly #lost: (connected: Connected, failure: CaissonError | undefined) => void
   /** The beginning of an event whose rest is on its way. */
   #rest: Buffer = Buffer.alloc(0)
   #failure: CaissonError | undefined
+  #closing = false
+  /** Settles once its process is gone, and all that it held. */
+  readonly gone: Promise<void>
+  readonly #left: () => void
 
   constructor(shim: NativeShim, lost: (connected: Connected, failure: CaissonError | undefined) => void) {
     this.shim = shim
     this.#lost = lost
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.gone = promise
+    this.#left = resolve
+    // After what is said to it in this turn: while a new shim starts, this side loads its streams.
+    queueMicrotask(() => this.#open())
+  }
+
+  #open(): void {
     const { Socket } = streams()
     this.#stream = new Socket({
-      fd: shim.events,
+      fd: this.shim.events,
       readable: true,
       writable: false,
       onread: {
@@ -36,21 +48,34 @@ class Connected {
         callback: (length, buffer) => this.#read(length, buffer as Buffer),
       },
     })
-    native().addon.releaseDescriptor(shim.events)
+    native().addon.releaseDescriptor(this.shim.events)
     this.#stream.on('error', () => {})
     this.#stream.once('close', () => this.#lost(this, this.#failure))
-    this.#stream.unref()
+    if (this.listeners.size === 0 && !this.#closing) this.#stream.unref()
   }
 
   listen(token: number, listener: Listener): void {
     this.listeners.set(token, listener)
     // An awaited promise alone does not keep Node alive.
-    if (this.listeners.size === 1) this.#stream.ref()
+    if (this.listeners.size === 1) this.#stream?.ref()
   }
 
   forget(token: number): void {
     this.listeners.delete(token)
-    if (this.listeners.size === 0) this.#stream.unref()
+    if (this.listeners.size === 0 && !this.#closing) this.#stream?.unref()
+  }
+
+  /** Ends it and all it holds. Node lives until that is done. */
+  close(): Promise<void> {
+    this.#closing = true
+    this.shim.close()
+    this.#stream?.ref()
+    return this.gone
+  }
+
+  /** It is gone, and was waited for. */
+  settle(): void {
+    this.#left()
   }
 
   #read(length: number, buffer: Buffer): boolean {
@@ -65,7 +90,7 @@ class Connected {
     }
     if (failure !== undefined) {
       this.#failure = toError(failure)
-      this.#stream.destroy()
+      this.#stream?.destroy()
     }
     return true
   }
@@ -99,10 +124,11 @@ export class ShimConnection {
     return { shim: connected.shim, forget: () => connected.forget(token) }
   }
 
-  /** Ends the shim and all it holds. */
-  close(): void {
-    this.#connected?.shim.close()
+  /** Ends the shim and all it holds; settles once nothing of it is left. */
+  async close(): Promise<void> {
+    const connected = this.#connected
     this.#connected = undefined
+    await connected?.close()
   }
 
   /** Has one started, if there is none: what is said to it waits until it is there. */
@@ -136,6 +162,7 @@ export class ShimConnection {
         'the process that held the containers ended; they were killed and taken down',
       )
     for (const listener of Array.from(connected.listeners.values())) listener(error)
+    connected.settle()
   }
 }
 

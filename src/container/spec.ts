@@ -7,15 +7,24 @@ import type { ImageConfig } from '../image/config.ts'
 import { bare, refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { resources, rlimits } from './resources.ts'
+import { constant } from './constant.ts'
 
 /** A config.json as far as Caisson writes it. */
 export interface Spec {
   ociVersion: string
   process: Record<string, unknown>
   root: Record<string, unknown>
-  mounts: defaults.SpecMount[]
+  mounts: readonly defaults.SpecMount[]
   linux: Record<string, unknown>
   hostname?: string
+}
+
+const shared = ['pid', 'mount', 'uts', 'ipc', 'cgroup'].map((type) => ({ type }))
+const namespaces = { none: constant([...shared, { type: 'network' }]), host: constant(shared) }
+
+/** The default ones and more. Without more they are the same object, which is written once. */
+function joined<T>(own: readonly T[], more: readonly T[]): readonly T[] {
+  return more.length === 0 ? own : [...own, ...more]
 }
 
 /** The words that will be executed. */
@@ -87,7 +96,6 @@ export function compose(
   if (network !== 'none' && network !== 'host')
     throw refuse('network', `'${network}' is neither none nor host`)
   const capabilities = capabilitySets(options, bounding)
-  const namespaces = ['pid', 'mount', 'uts', 'ipc', 'cgroup', ...(network === 'none' ? ['network'] : [])]
   const devices = deviceNodes(options)
   const limits = resources(options)
   const ulimits = rlimits(options)
@@ -111,10 +119,10 @@ export function compose(
     ...(options.hostname !== undefined && { hostname: options.hostname }),
     mounts: mounts(options, extras.mounts),
     linux: {
-      namespaces: namespaces.map((type) => ({ type })),
-      resources: { ...limits, devices: [...defaults.deviceRules, ...devices.rules] },
+      namespaces: namespaces[network],
+      resources: { ...limits, devices: joined(defaults.deviceRules, devices.rules) },
       ...(devices.nodes.length > 0 && { devices: devices.nodes }),
-      maskedPaths: [...defaults.maskedPaths, ...extras.maskedPaths],
+      maskedPaths: joined(defaults.maskedPaths(), extras.maskedPaths),
       readonlyPaths: defaults.readonlyPaths,
       ...(options.sysctls !== undefined && { sysctl: options.sysctls }),
       ...(seccomp !== undefined && { seccomp }),

@@ -68,16 +68,20 @@ function ownTerminal(fd: number, index: Own): Own {
 function open(option: StdioOption, index: Own): End {
   if (option === 'pipe') return pipe(index)
   if (option === 'ignore') return { payload: -1 }
-  const { isatty, Readable, Writable } = streams()
   // A terminal is never handed in: the payload could push input into the caller's shell (TIOCSTI and kin).
   // Nor a socket, which is what Node gives its own children as pipes: it has made it non-blocking, for both.
   if (option === 'inherit') {
-    return isatty(index) || isSocket(index) ? { ...pipe(index), peer: index } : { payload: index }
+    return native().addon.isTerminal(index) || isSocket(index)
+      ? { ...pipe(index), peer: index }
+      : { payload: index }
   }
   if (typeof option === 'number') {
     if (!Number.isInteger(option) || option < 0) throw refuse('stdio', `${option} is no descriptor`)
-    return isatty(option) ? { ...pipe(index), peer: ownTerminal(option, index) } : { payload: option }
+    return native().addon.isTerminal(option)
+      ? { ...pipe(index), peer: ownTerminal(option, index) }
+      : { payload: option }
   }
+  const { Readable, Writable } = streams()
   const fits =
     index === 0 ? option instanceof Readable || option instanceof Uint8Array : option instanceof Writable
   if (!fits) throw refuse('stdio', `${names[index]} takes none of this kind`)
@@ -172,59 +176,5 @@ export function connect(stdio: Stdio, input: string | Uint8Array | undefined): S
     stdout: relayed[0] === true ? null : stdout,
     stderr: relayed[1] === true ? null : stderr,
     relays: { stdin: inherits === true ? stdin : null, outputs: hidden as Output[] },
-  }
-}
-
-/** Keeps what a stream brings, up to a bound. */
-export class Capture {
-  readonly #chunks: Buffer[] = []
-  #left: number
-  /** Bytes that were not kept. */
-  dropped = 0
-  /** Settles at the end of the stream, however it came. */
-  readonly ended: Promise<void>
-  readonly #stream: Readable | null
-  #seen = 0
-  #looked = 0
-
-  constructor(stream: Readable | null, most: number) {
-    this.#stream = stream
-    this.#left = most
-    if (stream === null) {
-      this.ended = Promise.resolve()
-      return
-    }
-    stream.on('data', (chunk: Buffer) => {
-      this.#seen += chunk.length
-      const kept = chunk.subarray(0, this.#left)
-      this.#left -= kept.length
-      this.dropped += chunk.length - kept.length
-      if (kept.length > 0) this.#chunks.push(kept)
-    })
-    this.ended = new Promise((resolve) => {
-      stream.once('close', resolve)
-      stream.on('error', () => {})
-    })
-  }
-
-  /**
-   * Ends a stream that nothing comes from: since the last call nothing did, nothing waits to be taken, and whoever takes
-   * it wants more. A slow taker is waited for, as Node does.
-   */
-  giveUpIfSilent(): void {
-    const stream = this.#stream
-    if (stream === null) return
-    const held = stream.readableFlowing === false && stream.listenerCount('readable') === 0
-    if (this.#seen === this.#looked && stream.readableLength === 0 && !held) stream.destroy()
-    this.look()
-  }
-
-  /** From now on it is watched for silence. */
-  look(): void {
-    this.#looked = this.#seen
-  }
-
-  bytes(): Buffer {
-    return Buffer.concat(this.#chunks)
   }
 }

@@ -6,7 +6,7 @@ import type * as Tty from 'node:tty'
 
 type Classes = Pick<typeof Net, 'Socket'> &
   Pick<typeof Stream, 'PassThrough' | 'Readable' | 'Writable'> &
-  Pick<typeof Tty, 'ReadStream' | 'isatty'>
+  Pick<typeof Tty, 'ReadStream'>
 
 let loaded: Classes | undefined
 
@@ -16,7 +16,7 @@ export function streams(): Classes {
   const require = createRequire(import.meta.url)
   const { Socket } = require('node:net') as typeof Net
   const { PassThrough, Readable, Writable } = require('node:stream') as typeof Stream
-  const { ReadStream, isatty } = require('node:tty') as typeof Tty
-  loaded = { Socket, PassThrough, Readable, Writable, ReadStream, isatty }
+  const { ReadStream } = require('node:tty') as typeof Tty
+  loaded = { Socket, PassThrough, Readable, Writable, ReadStream }
   return loaded
 }

@@ -1,17 +1,16 @@
-//! What the receipt of a run costs: `receipt-cost [ROUNDS]`, as root, in a pid namespace whose /proc is mounted.
+//! What the receipt of a run costs: `receipt-cost [ROUNDS]`, as root.
 //!
-//! Each round is as a run is: a new group, a process forked into it that reads what is in force of itself, and its
-//! parent that reads the group's figures and limits once it has ended. Prints one JSON object of three arrays, microseconds
-//! a round: `isolation` (in the new process), `limits` (read in place of a run that asked for some), `usage`.
+//! Each round is as a run is: a new group, a process forked into it, and its parent that reads what namespaces it is in, and
+//! the group's figures and limits once it has ended. Prints one JSON object of three arrays, microseconds a round:
+//! `isolation`, `limits` (read in place of a run that asked for some), `usage`.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use caisson_core::cgroup::{Cgroup, Parent, find};
-use caisson_core::init::isolation;
+use caisson_core::isolation;
 use caisson_sys::process::{self, Fork};
-use caisson_sys::{Cwd, Fd, file};
 
 const LIMITS: [&std::ffi::CStr; 3] = [c"memory.max", c"cpu.max", c"pids.max"];
 
@@ -19,39 +18,35 @@ fn micros(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e6
 }
 
-/// The microseconds that a new process in the group needs to read what is in force of it.
-fn isolation_read(proc: &Fd, group: &Cgroup) -> Result<f64, String> {
-    let (mut from, mut to) = std::io::pipe().map_err(|error| error.to_string())?;
+/// The microseconds that the parent of a new process in the group needs to see what namespaces it is in.
+fn isolation_read(group: &Cgroup) -> Result<f64, String> {
+    let (mut from, to) = std::io::pipe().map_err(|error| error.to_string())?;
     match process::fork(0, Some(&group.main)).map_err(|errno| format!("clone3: {errno}"))? {
         Fork::Child => {
-            let begun = Instant::now();
-            let read = isolation::read(Some(proc));
-            let took = if read.namespaces.len() < 7 { f64::NAN } else { micros(begun) };
-            let sent = to.write_all(&took.to_ne_bytes());
-            caisson_sys::exit(i32::from(sent.is_err()))
+            drop(to);
+            let ended = from.read(&mut [0u8]);
+            caisson_sys::exit(i32::from(ended.is_err()))
         }
         Fork::Parent { pidfd, .. } => {
+            let begun = Instant::now();
+            let namespaces = isolation::namespaces_of(&pidfd);
+            let took = micros(begun);
             drop(to);
-            let mut bytes = [0u8; 8];
-            from.read_exact(&mut bytes).map_err(|error| error.to_string())?;
             while process::reap(&pidfd).map_err(|errno| format!("waitid: {errno}"))?.is_none() {
                 std::thread::yield_now();
             }
-            let took = f64::from_ne_bytes(bytes);
-            if took.is_nan() { Err("/proc/self/ns could not be read".to_owned()) } else { Ok(took) }
+            namespaces.map(|_| took).ok_or_else(|| "this kernel does not tell namespaces by pidfd".to_owned())
         }
     }
 }
 
 fn measure(rounds: usize) -> Result<[Vec<f64>; 3], String> {
-    let proc = file::openat2(Cwd, c"/proc", file::open::PATH | file::open::DIRECTORY, 0, 0)
-        .map_err(|errno| format!("/proc: {errno}"))?;
     let text = |error: caisson_core::Error| error.to_string();
     let parent = Parent::open(&find::mount_point().map_err(text)?.join("receipt-cost")).map_err(text)?;
     let mut figures = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         let group = Cgroup::create(&parent, c"round", &[], None).map_err(text)?;
-        figures[0].push(isolation_read(&proc, &group)?);
+        figures[0].push(isolation_read(&group)?);
         let begun = Instant::now();
         let _ = group.limits_held(&LIMITS);
         figures[1].push(micros(begun));

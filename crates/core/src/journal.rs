@@ -1,6 +1,6 @@
-//! Intent before side effects. A shim has a directory below the run root, named and locked before it does anything; a
-//! container has a directory in it, its bundle, that holds the journal: what will be made elsewhere. The directory goes
-//! last. Whoever finds a shim's directory unlocked finishes its undoing.
+//! Intent before side effects. A shim has a lock file below the run root, locked before it does anything, and a directory
+//! of the same name; a container has a directory in that, its bundle, that holds the journal: what will be made elsewhere.
+//! The directory goes last but one, the lock file last. Whoever finds a lock file unlocked finishes its shim's undoing.
 //!
 //! The locks are fcntl(2) record locks, not flocks: a child of the shim does not inherit them, so a shim that is dead
 //! is never taken for alive because an init of it is still on its way to its exec.
@@ -15,13 +15,10 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 const SHIMS: &str = "shims";
 const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
-/// How long a directory without a lock may be a shim that is just starting.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What a container makes outside of its bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,10 +76,8 @@ pub(crate) fn c_path(path: &Path) -> Result<CString> {
         .map_err(|_| Error::invalid(path.to_string_lossy(), "holds a NUL byte"))
 }
 
-/// Takes the lock of a shim's directory, if nobody has it.
-fn lock(path: &Path) -> Result<Option<File>, std::io::Error> {
-    let lock =
-        fs::OpenOptions::new().read(true).write(true).create(false).mode(0o600).open(path.join(LOCK))?;
+/// Takes a shim's lock, if nobody has it.
+fn lock(file: File) -> Result<Option<File>, std::io::Error> {
     let whole = nix::libc::flock {
         l_type: nix::libc::F_WRLCK as i16,
         l_whence: nix::libc::SEEK_SET as i16,
@@ -90,30 +85,35 @@ fn lock(path: &Path) -> Result<Option<File>, std::io::Error> {
         l_len: 0,
         l_pid: 0,
     };
-    match fcntl(&lock, FcntlArg::F_SETLK(&whole)) {
-        Ok(_) => Ok(Some(lock)),
+    match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
+        Ok(_) => Ok(Some(file)),
         Err(nix::errno::Errno::EACCES | nix::errno::Errno::EAGAIN) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
 }
 
 impl Place {
-    /// Makes and locks the directory of this process. It has its final name only once it is locked.
+    /// Makes the directory of this process, and locks it.
     ///
     /// # Errors
-    /// As mkdir(2), open(2), rename(2).
+    /// As mkdir(2), open(2).
     pub fn make(run_root: &Path) -> Result<Self> {
         let shims = run_root.join(SHIMS);
         private_directory(&shims)?;
-        let name = format!("{}-{:x}", std::process::id(), crate::clock::now());
-        let aside = shims.join(format!(".{name}"));
-        let path = shims.join(name);
-        private_directory(&aside)?;
-        File::create(aside.join(LOCK)).at(Stage::JOURNAL, aside.to_string_lossy())?;
-        let held = lock(&aside).at(Stage::JOURNAL, aside.to_string_lossy())?;
-        let held =
-            held.ok_or_else(|| Error::new(Code::Internal, Stage::JOURNAL, path.to_string_lossy(), "locked"))?;
-        fs::rename(&aside, &path).at(Stage::JOURNAL, path.to_string_lossy())?;
+        let (path, held) = loop {
+            let path = shims.join(format!("{}-{:x}", std::process::id(), crate::clock::now()));
+            let at = || path.to_string_lossy().into_owned();
+            let mut options = fs::OpenOptions::new();
+            let file = options.read(true).write(true).create_new(true).mode(0o600);
+            let file = file.open(path.with_extension(LOCK)).at(Stage::JOURNAL, at())?;
+            // Before it was locked somebody may have taken it for a dead one's, and have removed it.
+            if let Some(held) = lock(file).at(Stage::JOURNAL, at())?
+                && held.metadata().at(Stage::JOURNAL, at())?.nlink() > 0
+            {
+                break (path, held);
+            }
+        };
+        private_directory(&path)?;
         Ok(Self { fd: directory(&path)?, path, _lock: held })
     }
 
@@ -151,10 +151,8 @@ impl Place {
 
     /// Removes the shim's own directory, if no container is left in it.
     pub fn leave(&self) {
-        let left =
-            fs::read_dir(&self.path).map(|entries| entries.flatten().any(|entry| entry.file_name() != LOCK));
-        if left.is_ok_and(|left| !left) {
-            let _ = fs::remove_dir_all(&self.path);
+        if fs::remove_dir(&self.path).is_ok() {
+            let _ = fs::remove_file(self.path.with_extension(LOCK));
         }
     }
 }
@@ -216,33 +214,28 @@ pub fn recover(run_root: &Path) -> Vec<Error> {
     let Ok(entries) = fs::read_dir(run_root.join(SHIMS)) else { return failures };
     for entry in entries.flatten() {
         let path = entry.path();
-        match lock(&path) {
-            Ok(None) => {}
-            Ok(Some(held)) => {
-                if let Err(error) = recover_shim(&path) {
-                    failures.push(error);
-                }
-                drop(held);
-            }
-            Err(_) => {
-                let age = entry
-                    .metadata()
-                    .and_then(|known| known.modified())
-                    .ok()
-                    .and_then(|made| made.elapsed().ok());
-                if age.is_some_and(|age| age > GRACE) {
-                    let _ = remove(&path);
-                }
-            }
+        if path.extension().is_none_or(|extension| extension != LOCK) {
+            continue;
         }
+        let opened = fs::OpenOptions::new().read(true).write(true).open(&path);
+        let Ok(Some(held)) = opened.and_then(lock) else { continue };
+        if let Err(error) = recover_shim(&path.with_extension("")) {
+            failures.push(error);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+        drop(held);
     }
     failures
 }
 
 fn recover_shim(shim: &Path) -> Result<()> {
-    let entries = fs::read_dir(shim).at(Stage::UNDO, shim.to_string_lossy())?;
+    let entries = match fs::read_dir(shim) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.at(Stage::UNDO, shim.to_string_lossy())?,
+    };
     let mut failure = None;
-    for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
+    for entry in entries.flatten() {
         if let Err(error) = recover_container(&entry.path()) {
             failure = Some(error);
         }

@@ -47,6 +47,11 @@ pub(crate) fn hold(file: Fd) -> i32 {
     number
 }
 
+/// Looks at a descriptor that is held.
+pub(crate) fn with<T>(number: i32, look: impl FnOnce(&Fd) -> T) -> Option<T> {
+    HELD.with_borrow(|held| held.0.iter().find(|(file, _)| file.raw() == number).map(|(file, _)| look(file)))
+}
+
 fn take(number: i32) -> Option<Fd> {
     HELD.with_borrow_mut(|held| {
         let index = held.0.iter().position(|(file, _)| file.raw() == number)?;

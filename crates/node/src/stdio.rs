@@ -1,9 +1,10 @@
 //! The three descriptors of a payload: pipes, /dev/null, or what the caller has.
 
-use crate::held::hold;
+use crate::held::{hold, with};
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{Number, duplicate};
 use caisson_sys::{Cwd, Fd, file};
+use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
@@ -20,6 +21,47 @@ pub fn pipe() -> napi::Result<Vec<i32>> {
     let ends = nix::unistd::pipe2(OFlag::O_CLOEXEC);
     let (read, write) = ends.map_err(|errno| napi::Error::from_reason(format!("pipe: {errno}")))?;
     Ok(vec![hold(read.into()), hold(write.into())])
+}
+
+/// Whether a descriptor is a terminal: isatty(3), without loading node:tty.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn is_terminal(number: i32) -> bool {
+    number >= 0 && caisson_sys::ioctl::is_terminal(Number(number))
+}
+
+/// The most that [`drain`] reads at a time: what a pipe can hold (/proc/sys/fs/pipe-max-size).
+const MOST: usize = 1 << 20;
+
+/// What was in a pipe.
+#[napi(object)]
+pub struct Drained {
+    /// Its content, if it had any.
+    pub bytes: Option<Buffer>,
+    /// Whether nobody can write to it any more.
+    pub ended: bool,
+}
+
+/// Reads what is in a pipe that is held, without waiting: at most 1 MiB.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn drain(pipe: i32) -> Drained {
+    let mut bytes = Vec::new();
+    let ended = with(pipe, |pipe| read_all(pipe, &mut bytes)).is_some_and(|answer| answer.unwrap_or(false));
+    Drained { bytes: (!bytes.is_empty()).then(|| bytes.into()), ended }
+}
+
+fn read_all(pipe: &Fd, bytes: &mut Vec<u8>) -> nix::Result<bool> {
+    let flags = OFlag::from_bits_truncate(fcntl(pipe, FcntlArg::F_GETFL)?);
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    let mut room = [0; 1 << 14];
+    while bytes.len() < MOST {
+        match nix::unistd::read(pipe, &mut room)? {
+            0 => return Ok(true),
+            count => bytes.extend_from_slice(room.get(..count).unwrap_or_default()),
+        }
+    }
+    Ok(false)
 }
 
 /// Opens what stdin, stdout and stderr are to be. Those whose bit is in `own` are pipes that Caisson made.

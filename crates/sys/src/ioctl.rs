@@ -30,6 +30,17 @@ pub fn set_link_up(socket: impl Descriptor, name: &core::ffi::CStr) -> Result<()
     .map(drop)
 }
 
+/// Whether it is a terminal: whether it answers `TCGETS`.
+#[must_use]
+pub fn is_terminal(file: impl Descriptor) -> bool {
+    const TCGETS: usize = 0x5401;
+    // More than a struct termios of any architecture.
+    let mut room = [0u64; 32];
+    let argument = room.as_mut_ptr() as usize;
+    // SAFETY: the room is larger than what the kernel writes, and outlives the call.
+    unsafe { call(nr::IOCTL, [file.raw() as usize, TCGETS, argument, 0, 0, 0]) }.is_ok()
+}
+
 /// Columns and rows of a terminal (`TIOCSWINSZ`).
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //!
 //! A file a group of man pages: [`mount`] the newer mount API, [`file`] opening and executing, [`process`] clone3 and
 //! what belongs to a process, [`identity`] ids, capabilities and filters, [`socket`] packets with descriptors,
-//! [`xattr`], [`ioctl`], [`bpf`]. [`Fd`] is a descriptor that closes itself; with the feature `std` it converts to and
+//! [`xattr`], [`ioctl`], [`bpf`], [`shared`] memory. [`Fd`] is a descriptor that closes itself; with the feature `std` it converts to and
 //! from std's.
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -16,6 +16,7 @@ pub mod identity;
 pub mod ioctl;
 pub mod mount;
 pub mod process;
+pub mod shared;
 pub mod socket;
 pub mod xattr;
 

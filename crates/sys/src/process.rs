@@ -104,6 +104,40 @@ pub fn pidfd_open(pid: u32) -> Result<Fd, Errno> {
     unsafe { call(nr::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0, 0]) }.map(Fd::from_call)
 }
 
+/// The namespaces that a pidfd can be asked for, by the number of their question (`PIDFD_GET_*_NAMESPACE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PidfdNamespace {
+    /// cgroup_namespaces(7)
+    Cgroup = 1,
+    /// ipc_namespaces(7)
+    Ipc = 2,
+    /// mount_namespaces(7)
+    Mount = 3,
+    /// network_namespaces(7)
+    Network = 4,
+    /// pid_namespaces(7): the one that it is in.
+    Pid = 5,
+    /// time_namespaces(7)
+    Time = 7,
+    /// user_namespaces(7)
+    User = 9,
+    /// uts_namespaces(7)
+    Uts = 10,
+}
+
+/// A namespace that a process is in, by its handle (kernel 6.11).
+///
+/// # Errors
+/// As pidfd_open(2) of Linux 6.11 has it: ENOTTY or EINVAL before, EOPNOTSUPP for a kind that the kernel was built without,
+/// ESRCH after its end, EPERM or EACCES where it may not be traced.
+pub fn namespace_of(pidfd: impl Descriptor, kind: PidfdNamespace) -> Result<Fd, Errno> {
+    const PIDFS_IOCTL_MAGIC: usize = 0xFF << 8;
+    // SAFETY: these questions take no argument.
+    unsafe { call(nr::IOCTL, [pidfd.raw() as usize, PIDFS_IOCTL_MAGIC | kind as usize, 0, 0, 0, 0]) }
+        .map(Fd::from_call)
+}
+
 /// Sends a signal by handle; 0 only asks whether the process is there.
 ///
 /// # Errors

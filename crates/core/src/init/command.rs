@@ -1,6 +1,7 @@
 //! The exec: the command is looked up in the container, by trying, as execvp(3) does.
 
 use super::Init;
+use crate::clock;
 use crate::error::{Code, Error, Stage};
 use caisson_sys::Errno;
 use caisson_sys::fd::{self, Number};
@@ -9,6 +10,7 @@ use caisson_sys::process::{self, Fork};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::ffi::{CStr, CString};
+use std::sync::atomic::Ordering;
 
 /// Where a command without a slash is looked for when the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,6 +35,7 @@ impl Init {
         let envp: Vec<Option<&CStr>> = env.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
         let name = self.plan.args.first().cloned().unwrap_or_default();
         let mut room = vec![0usize; args.len() + envp.len()];
+        self.given.executing.store(clock::now(), Ordering::Relaxed);
         let (Some(argv), Some(envp)) = (Words::new(&args), Words::new(&envp)) else {
             return failed(&name, Errno::EINVAL);
         };

@@ -6,13 +6,13 @@
 
 mod command;
 mod identity;
-pub mod isolation;
 mod mounts;
 mod terminal;
 
 use crate::channel::{self, Isolation, Report, Stamps};
 use crate::clock;
 use crate::error::{At, Error, Result};
+use crate::isolation;
 use crate::off::off;
 use crate::plan::{LaunchPlan, Step};
 use crate::rootfs::open::{Kind, find_or_make};
@@ -21,6 +21,7 @@ use caisson_sys::{Descriptor, Errno, Fd, fd, file, identity as rights, ioctl, mo
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::AtomicU64;
 
 /// What init inherits, by value: it owns all of it.
 #[derive(Debug)]
@@ -41,6 +42,10 @@ pub struct Given {
     pub report: Fd,
     /// The host name, where the plan has none.
     pub hostname: String,
+    /// Where the moment of the exec goes.
+    pub executing: &'static AtomicU64,
+    /// Whether its parent sees by itself what namespaces it is in.
+    pub seen: bool,
 }
 
 struct Init {
@@ -243,7 +248,8 @@ impl Init {
     }
 
     fn isolation(&self) -> Isolation {
-        let mut isolation = isolation::read(self.proc.as_ref());
+        let proc = self.proc.as_ref().filter(|_| !self.given.seen);
+        let mut isolation = isolation::read(proc);
         isolation.user = (self.found.uid, self.found.gid);
         isolation.bounding &= self.ahead.0;
         (isolation.seccomp, isolation.no_new_privileges) = (self.ahead.1, self.ahead.2);

@@ -4,16 +4,17 @@ mod namespaces;
 mod sources;
 
 use crate::cgroup::{Cgroup, Parent};
-use crate::channel::{Hello, Launch, Stamps};
+use crate::channel::{Hello, Isolation, Launch, Stamps};
 use crate::clock;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::init::{self, Given};
+use crate::isolation;
 use crate::journal::{self, Intent, Place};
 use crate::off::off;
 use crate::plan::LaunchPlan;
 use crate::rootfs::overlay;
 use caisson_sys::process::{self, Fork};
-use caisson_sys::{Fd, bpf, socket};
+use caisson_sys::{Fd, bpf, shared, socket};
 use namespaces::MountNamespaces;
 use sources::Masks;
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The group of containers below the data root that hold their writable layers.
 const CONTAINERS: &str = "containers";
@@ -34,6 +36,13 @@ pub struct Launcher {
     parent: Parent,
     masks: Masks,
     namespaces: MountNamespaces,
+    /// The id map of this process, which containers without a user namespace share.
+    uid_map: String,
+    /// Whether the namespaces of a container could be read by its pidfd.
+    sees: bool,
+    /// Moments of execs, each in a word of its own while its start is under way.
+    moments: &'static [AtomicU64; shared::WORDS],
+    next_moment: usize,
     /// Equal rule sets share one program: loading costs a verifier run.
     programs: HashMap<Vec<u8>, Fd>,
 }
@@ -65,6 +74,10 @@ pub struct Running {
     pub pidfd: Fd,
     /// Where init reports; its end is the exec.
     pub report: Fd,
+    /// Where init writes the moment of its exec.
+    pub executing: &'static AtomicU64,
+    /// What we saw of it, if we can: namespaces and id map.
+    pub isolation: Option<Isolation>,
     /// What was made for it.
     pub made: Made,
     /// When what happened, so far.
@@ -109,7 +122,20 @@ impl Launcher {
         };
         let parent = Parent::open(&parent_path)?;
         let masks = Masks::make(&place.path)?;
-        Ok(Self { place, data, parent_path, parent, masks, namespaces, programs: HashMap::new() })
+        let uid_map = isolation::uid_map(&namespaces.proc);
+        Ok(Self {
+            place,
+            data,
+            parent_path,
+            parent,
+            masks,
+            namespaces,
+            uid_map,
+            sees: false,
+            moments: shared::page().at(Stage::SHIM, "mmap")?,
+            next_moment: 0,
+            programs: HashMap::new(),
+        })
     }
 
     /// Starts a container. What it made is taken down again if it fails.
@@ -118,7 +144,7 @@ impl Launcher {
     /// The stage and the subject of the step that failed.
     pub fn launch(&mut self, plan_file: &Fd, launch: &Launch, stdio: Vec<Fd>) -> Result<Running> {
         let taken = clock::now();
-        let plan = LaunchPlan::open(plan_file)?;
+        let mut plan = LaunchPlan::open(plan_file)?;
         check(&plan, launch, &stdio)?;
         let mut made = Made {
             id: launch.id.clone(),
@@ -128,10 +154,20 @@ impl Launcher {
             cgroup: None,
         };
         let stamps = Stamps { taken, ..Stamps::default() };
-        let started = self.start(&plan, launch, stdio, &mut made, stamps);
+        self.next_moment = (self.next_moment + 1) % shared::WORDS;
+        let executing = self.moments.get(self.next_moment).unwrap_or(&self.moments[0]);
+        executing.store(0, Ordering::Relaxed);
+        let started = self.start(&mut plan, launch, stdio, &mut made, (stamps, executing));
         match started {
             Ok((pid, pidfd, report, stamps)) => {
-                Ok(Running { token: launch.token, pid, pidfd, report, made, stamps })
+                let namespaces = isolation::namespaces_of(&pidfd);
+                self.sees = namespaces.is_some();
+                let isolation = namespaces.map(|namespaces| Isolation {
+                    namespaces,
+                    uid_map: self.uid_map.clone(),
+                    ..Isolation::default()
+                });
+                Ok(Running { token: launch.token, pid, pidfd, report, isolation, executing, made, stamps })
             }
             Err(error) => {
                 self.undo_all(&made);
@@ -142,11 +178,11 @@ impl Launcher {
 
     fn start(
         &mut self,
-        plan: &LaunchPlan,
+        plan: &mut LaunchPlan,
         launch: &Launch,
         stdio: Vec<Fd>,
         made: &mut Made,
-        mut stamps: Stamps,
+        (mut stamps, executing): (Stamps, &'static AtomicU64),
     ) -> Result<(u32, Fd, Fd, Stamps)> {
         let intent = Intent { cgroup: self.parent_path.join(&launch.id), data: made.data.clone() };
         let bundle = self.place.begin(&launch.id, &intent)?;
@@ -185,8 +221,10 @@ impl Launcher {
                     own_stdio: launch.own_stdio,
                     report: reports,
                     hostname: launch.hostname.clone(),
+                    executing,
+                    seen: self.sees,
                 };
-                init::init(plan.clone(), given)
+                init::init(std::mem::take(plan), given)
             }
             Fork::Parent { pid, pidfd } => Ok((pid, pidfd, report, stamps)),
         }

@@ -12,6 +12,8 @@ use caisson_sys::{Cwd, Errno, Fd, file};
 pub(super) struct MountNamespaces {
     /// A slave of the host's, never private: what is mounted there later arrives. The shim lives in it.
     view: Fd,
+    /// The host's /proc.
+    pub(super) proc: Fd,
     /// One empty directory of a file system in which nothing can be made.
     empty: Fd,
 }
@@ -44,7 +46,7 @@ impl MountNamespaces {
         mount::detach(c".").at(at, "umount")?;
         let empty = current(&proc).at(at, "/proc/self/ns/mnt")?;
         process::setns(&view, namespace::MOUNT).at(at, "setns")?;
-        Ok(Self { view, empty })
+        Ok(Self { view, proc, empty })
     }
 
     /// Forks a child whose new mount namespace is a copy of the empty one.

@@ -8,11 +8,12 @@ use caisson_core::launch::{Launcher, Running, Undo};
 use caisson_core::{Code, Error, Stage};
 use caisson_sys::process::{self, End};
 use caisson_sys::{Fd, ioctl, socket};
-use nix::sys::epoll::Epoll;
+use nix::sys::epoll::{Epoll, EpollEvent};
+use std::sync::atomic::Ordering;
 
-/// How long a start keeps its event back: a run that is over by then is told in one event instead of two, and its
-/// owner wakes up once.
-const START_IS_TOLD_AFTER_NS: u64 = 2_000_000;
+/// How long after its launch a start is looked at and told. A run that is over by then wakes us once, at its end, and its
+/// owner once.
+const START_IS_TOLD_AFTER_NS: u64 = 3_000_000;
 /// cgroup files whose values `isolation` reports.
 const LIMITS: [&std::ffi::CStr; 8] = [
     c"memory.max",
@@ -50,6 +51,8 @@ pub(super) struct Container {
     pub(super) running: Running,
     start: Start,
     told: bool,
+    /// Whether the end of init's reports wakes us.
+    watched: bool,
     failure: Option<Error>,
     isolation: Isolation,
     /// The terminal's master, and where it is sent.
@@ -60,19 +63,25 @@ pub(super) struct Container {
     end: Option<End>,
     ended: Ended,
     undoing: Undoing,
-    limited: bool,
 }
 
 impl Container {
-    pub(super) fn new(running: Running, timeout_ms: u64, terminal_to: Option<Fd>) -> Self {
+    /// Reads what its parent can see of it, while init is at work.
+    pub(super) fn new(mut running: Running, timeout_ms: u64, terminal_to: Option<Fd>) -> Self {
+        let mut isolation = running.isolation.take().unwrap_or_default();
+        if let Some(group) = &running.made.cgroup {
+            isolation.cgroup = group.path.to_string_lossy().into_owned();
+            isolation.limits = group.limits_held(&LIMITS);
+        }
         let deadline = (timeout_ms != 0)
             .then(|| running.stamps.taken.saturating_add(timeout_ms.saturating_mul(1_000_000)));
         Self {
             running,
             start: Start::Preparing,
             told: false,
+            watched: false,
             failure: None,
-            isolation: Isolation::default(),
+            isolation,
             terminal: None,
             terminal_to,
             killed: CAUSE_NONE,
@@ -80,7 +89,6 @@ impl Container {
             end: None,
             ended: Ended::default(),
             undoing: Undoing::NotYet,
-            limited: true,
         }
     }
 
@@ -107,13 +115,28 @@ impl Container {
         self.running.made.cgroup.as_ref().filter(|_| self.end.is_none()).map(Cgroup::usage)
     }
 
+    /// Has the end of init's reports wake us: with a terminal at once, since somebody waits for it.
+    pub(super) fn watch_reports(&mut self, epoll: &Epoll, event: EpollEvent) {
+        // If it cannot, the end of the process tells the same, later.
+        let _ = epoll.add(&self.running.report, event);
+        self.watched = true;
+    }
+
+    /// Whether init may have more to say, and nothing would wake us then.
+    pub(super) fn is_unheard(&self) -> bool {
+        !self.watched && self.end.is_none() && matches!(self.start, Start::Preparing | Start::Ready)
+    }
+
     /// Reads what init sent; the end of its socket is the exec.
     pub(super) fn read_reports(&mut self, epoll: &Epoll, room: &mut [u8]) {
         while matches!(self.start, Start::Preparing | Start::Ready) {
             match channel::receive::<Report>(&self.running.report, room, false) {
                 Ok(Some((Report::Ready { isolation, stamps }, descriptors))) => {
-                    self.isolation = isolation;
-                    self.read_limits();
+                    let seen = std::mem::replace(&mut self.isolation, isolation);
+                    (self.isolation.cgroup, self.isolation.limits) = (seen.cgroup, seen.limits);
+                    if !seen.namespaces.is_empty() {
+                        (self.isolation.namespaces, self.isolation.uid_map) = (seen.namespaces, seen.uid_map);
+                    }
                     let mine = &mut self.running.stamps;
                     (mine.born, mine.rooted, mine.ready) = (stamps.born, stamps.rooted, stamps.ready);
                     self.terminal = descriptors.into_iter().next();
@@ -124,7 +147,8 @@ impl Container {
                     self.start = Start::Failed;
                 }
                 Ok(None) if self.start == Start::Ready => {
-                    self.running.stamps.executed = clock::now();
+                    let moment = self.running.executing.load(Ordering::Relaxed);
+                    self.running.stamps.executed = if moment == 0 { clock::now() } else { moment };
                     self.start = Start::Executed;
                 }
                 // Killed before the command began: that is how it ended, and no failure.
@@ -141,15 +165,8 @@ impl Container {
                 }
             }
         }
-        let _ = epoll.delete(&self.running.report);
-    }
-
-    fn read_limits(&mut self) {
-        if let Some(group) = &self.running.made.cgroup {
-            self.isolation.cgroup = group.path.to_string_lossy().into_owned();
-            if std::mem::take(&mut self.limited) {
-                self.isolation.limits = group.limits_held(&LIMITS);
-            }
+        if std::mem::take(&mut self.watched) {
+            let _ = epoll.delete(&self.running.report);
         }
     }
 
@@ -183,7 +200,7 @@ impl Container {
     /// The event of its start, once the command runs: at once with a terminal, else after a moment.
     pub(super) fn started(&mut self, now: u64) -> Option<Event> {
         let terminal = self.terminal.is_some();
-        let due = terminal || now >= self.running.stamps.executed + START_IS_TOLD_AFTER_NS;
+        let due = terminal || now >= self.running.stamps.taken + START_IS_TOLD_AFTER_NS;
         if self.told || self.start != Start::Executed || self.end.is_some() && !terminal || !due {
             return None;
         }
@@ -294,8 +311,8 @@ impl Container {
             Undoing::Removing { .. } | Undoing::Done => return None,
             Undoing::NotYet => {}
         }
-        let told = (!self.told && self.start == Start::Executed)
-            .then(|| self.running.stamps.executed + START_IS_TOLD_AFTER_NS);
+        let told = (!self.told && self.start == Start::Executed || self.is_unheard())
+            .then(|| self.running.stamps.taken + START_IS_TOLD_AFTER_NS);
         [told, self.deadline].into_iter().flatten().min()
     }
 

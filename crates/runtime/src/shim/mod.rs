@@ -75,6 +75,10 @@ fn serve() -> Result<()> {
 
     let mut room = vec![0u8; channel::MAX_MESSAGE];
     let Some((hello, _)) = channel::receive::<Hello>(REQUESTS, &mut room, true)? else { return Ok(()) };
+    // An owner that has gone since may have removed its roots: they are not made again.
+    if owner::is_gone(REQUESTS) {
+        return Ok(());
+    }
     let launcher = Launcher::prepare(&hello)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
     let epoll = epoll.map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
@@ -103,6 +107,11 @@ fn serve() -> Result<()> {
     let answer = shim.work();
     shim.launcher.leave();
     answer
+}
+
+/// Of init's reports their end alone wakes us, which is the exec or a failure: what was said before is read then.
+fn end_of_reports(token: u64) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLRDHUP, token * 4 + REPORT)
 }
 
 struct Shim {
@@ -203,15 +212,18 @@ impl Shim {
                     Some(plan) => self.launcher.launch(&plan, &launch, stdio),
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
                 };
-                // Of the report its end alone wakes us, which is the exec or a failure: what was said before is read then.
                 let watched = started.and_then(|running| {
                     self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * 4 + PROCESS)?;
-                    self.watch(&running.report, EpollFlags::EPOLLRDHUP, token * 4 + REPORT)?;
                     Ok(running)
                 });
                 match watched {
                     Ok(running) => {
-                        self.containers.insert(token, Container::new(running, launch.timeout_ms, terminal));
+                        let waited_for = terminal.is_some();
+                        let mut container = Container::new(running, launch.timeout_ms, terminal);
+                        if waited_for {
+                            container.watch_reports(&self.epoll, end_of_reports(token));
+                        }
+                        self.containers.insert(token, container);
                     }
                     Err(error) => self.tell(&Event::Failed { token, error }),
                 }
@@ -349,6 +361,10 @@ impl Shim {
         for token in due {
             if let Some(container) = self.containers.get_mut(&token) {
                 container.kill_at_deadline(now, CAUSE_TIMEOUT);
+                if container.is_unheard() {
+                    container.watch_reports(&self.epoll, end_of_reports(token));
+                    container.read_reports(&self.epoll, &mut self.room);
+                }
             }
             self.advance(token);
         }

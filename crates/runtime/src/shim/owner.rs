@@ -3,6 +3,15 @@
 use super::{EVENTS, REQUESTS};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+
+/// Whether the other end of a socket is closed: POLLHUP, which need not be asked for.
+pub(super) fn is_gone(requests: Number) -> bool {
+    let Ok(mine) = fd::duplicate(requests, 3) else { return false };
+    let mut asked = [PollFd::new(mine.as_fd(), PollFlags::empty())];
+    poll(&mut asked, PollTimeout::ZERO).is_ok_and(|answers| answers > 0)
+}
 
 #[derive(Debug)]
 pub(super) struct Owner {
