@@ -233,6 +233,8 @@ export interface PlanExtras {
   supervise: boolean
   /** A spec without `linux.seccomp` gets Caisson's default profile. */
   defaultSeccomp: boolean
+  /** A spec without `linux.seccomp` gets this profile, JSON in docker's form or the spec's. */
+  profile?: string
   /** The environment gets `HOSTNAME`, if it has none. */
   hostVariable: boolean
   /** More groups of the user, by name or number. */

@@ -6,6 +6,8 @@ import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { rootfs, scene } from '../container/scene.ts'
+import * as layouts from '../image/layouts.ts'
+import { shimsAreGone } from '../image/store.ts'
 
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
@@ -99,6 +101,43 @@ test('flags reach the container', async (t) => {
     ended.stderr,
   )
   t.is(ended.stderr.match(/Read-only file system/g)?.length, 2)
+})
+
+test('an image, its config, and an init that is the sealed executable', async (t) => {
+  const { caisson, dir } = await cli(t)
+  const config = { Entrypoint: ['sh', '-c'], Cmd: ['echo image $0'], Env: ['A=b'] }
+  layouts.layout(join(dir, 'layout'), { layers: [layouts.busybox()], config })
+  const state = ['--root', join(dir, 'state')]
+  const image = `oci:${dir}/layout:latest`
+  t.is(caisson([...state, 'run', image]).stdout, 'image sh\n')
+  t.is(caisson([...state, 'run', image, 'echo $A']).stdout, 'b\n')
+  t.is(caisson([...state, 'run', '--entrypoint', 'echo', image, 'c']).stdout, 'c\n')
+  // Who may trace pid 1 sees what it is.
+  const init = ['--init', '--cap-add', 'SYS_PTRACE', image]
+  const { stdout } = caisson([...state, 'run', ...init, 'readlink /proc/1/exe; cat /proc/1/comm'])
+  t.regex(stdout, /^\/memfd:caisson-runtime \(deleted\)\ncaisson-init\n$/)
+  t.regex(caisson([...state, 'run', `oci:${dir}/layout:absent`]).stderr, /absent/)
+  await shimsAreGone(join(dir, 'state'))
+})
+
+test('a seccomp profile in docker’s form', async (t) => {
+  const { caisson, dir } = await cli(t)
+  const file = join(dir, 'seccomp.json')
+  const mkdir = { names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO', errnoRet: 38 }
+  const architectures = [{ architecture: 'SCMP_ARCH_X86_64', subArchitectures: ['SCMP_ARCH_X86'] }]
+  const profile = {
+    defaultAction: 'SCMP_ACT_ALLOW',
+    archMap: architectures,
+    syscalls: [{ ...mkdir, excludes: { caps: ['CAP_SYS_ADMIN'] } }],
+  }
+  writeFileSync(file, JSON.stringify(profile))
+  const words = ['--security-opt', `seccomp=${file}`, '--rootfs', rootfs, 'mkdir', '/tmp/x']
+  t.regex(caisson(['run', ...words]).stderr, /Function not implemented/)
+  t.is(caisson(['run', '--cap-add', 'SYS_ADMIN', ...words]).status, 0)
+  writeFileSync(file, JSON.stringify({ ...profile, syscalls: [{ ...mkdir, exclude: {} }] }))
+  t.regex(caisson(['run', ...words]).stderr, /syscalls\[0\].*exclude/)
+  writeFileSync(file, 'no')
+  t.regex(caisson(['run', ...words]).stderr, /seccomp\.json is no seccomp profile/)
 })
 
 test('a file for the id', async (t) => {

@@ -203,6 +203,22 @@ test('system calls: the default filter, none, one’s own', async (t) => {
   })
   t.regex(own.stderr, /Function not implemented/)
   t.is(own.stdout, '1\n')
+  // Docker's form, as text: what it says depends on the container.
+  const docker = JSON.stringify({
+    defaultAction: 'SCMP_ACT_ALLOW',
+    archMap: [{ architecture: 'SCMP_ARCH_X86_64', subArchitectures: ['SCMP_ARCH_X86'] }],
+    syscalls: [
+      {
+        names: ['mkdir', 'mkdirat'],
+        action: 'SCMP_ACT_ERRNO',
+        errnoRet: 38,
+        excludes: { caps: ['CAP_SYS_ADMIN'] },
+      },
+    ],
+  }) as '{}'
+  t.regex((await sh('mkdir /tmp/x', { seccomp: docker })).stderr, /Function not implemented/)
+  t.is((await sh('mkdir /tmp/x', { seccomp: docker, capAdd: ['SYS_ADMIN'] })).exitCode, 0)
+  await t.throwsAsync(sh('true', { seccomp: { defaultAction: 1n } }), { code: 'ERR_INVALID_OPTION' })
   await t.throwsAsync(sh('true', { seccomp: 'lax' as 'default' }), {
     code: 'ERR_INVALID_OPTION',
     message: /^seccomp: /,

@@ -121,8 +121,8 @@ export interface RunOptions {
   capAdd?: readonly string[]
   /** Capabilities of the default ones that are not given; `ALL`. */
   capDrop?: readonly string[]
-  /** `'default'`, `'unconfined'`, or a profile of the runtime spec. */
-  seccomp?: 'default' | 'unconfined' | object
+  /** `'default'`, `'unconfined'`, or a profile in docker's form or the runtime spec's: an object, or its JSON text. */
+  seccomp?: 'default' | 'unconfined' | `{${string}` | object
   /** No exec gains a privilege. Default false, as docker's. */
   noNewPrivileges?: boolean
   /** Devices of this machine, `'/dev/kvm'` or `'/dev/x:/dev/y:rw'`. */

@@ -1,6 +1,7 @@
 /** Plans by what is their spec's own: a second run of the same spec compiles nothing. */
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
+import { refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { abridged } from './constant.ts'
 import { unlimited } from './resources.ts'
@@ -12,12 +13,28 @@ type Plan = InstanceType<Native['Plan']>
 const most = 32
 const plans = new Map<string, Plan>()
 
+const words: ReadonlySet<unknown> = new Set(['default', 'unconfined'])
+
+/** A profile as text: docker's form and the runtime spec's are told apart, and read, in Rust. */
+function profileText(profile: string | object): string {
+  if (typeof profile === 'string') return profile
+  try {
+    return JSON.stringify(profile)
+  } catch (error) {
+    throw refuse(
+      'seccomp',
+      `cannot be written as JSON: ${error instanceof Error ? error.message : String(error)}`,
+    )
+  }
+}
+
 /** Compiles a spec, or answers the plan of an equal one. */
 export function planOf(spec: Spec, options: RunOptions): Plan {
   const { seccomp, env = {}, groups = [] } = options
   const extras = {
     supervise: options.init === true,
     defaultSeccomp: seccomp === undefined || seccomp === 'default',
+    ...(seccomp !== undefined && !words.has(seccomp) && { profile: profileText(seccomp) }),
     // The host name comes with the launch: a spec that held it would be another one for each container.
     hostVariable: !Object.hasOwn(env, 'HOSTNAME'),
     groups: groups.map(String),

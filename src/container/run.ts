@@ -66,7 +66,7 @@ function check(options: RunOptions): void {
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal))
     throw refuse('signal', 'is no AbortSignal')
   const seccomp: unknown = options.seccomp
-  if (typeof seccomp === 'string' && seccomp !== 'default' && seccomp !== 'unconfined') {
+  if (typeof seccomp === 'string' && !/^(default|unconfined|\s*\{[^]*)$/.test(seccomp)) {
     throw refuse('seccomp', `'${seccomp}' is neither default, unconfined nor a profile`)
   }
 }

@@ -99,7 +99,6 @@ export function compose(
   const devices = deviceNodes(options)
   const limits = resources(options)
   const ulimits = rlimits(options)
-  const seccomp = typeof options.seccomp === 'object' ? options.seccomp : undefined
   return {
     ociVersion: '1.2.0',
     process: {
@@ -125,7 +124,6 @@ export function compose(
       maskedPaths: joined(defaults.maskedPaths(), extras.maskedPaths),
       readonlyPaths: defaults.readonlyPaths,
       ...(options.sysctls !== undefined && { sysctl: options.sysctls }),
-      ...(seccomp !== undefined && { seccomp }),
     },
   }
 }

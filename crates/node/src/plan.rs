@@ -13,6 +13,8 @@ pub struct PlanExtras {
     pub supervise: bool,
     /// A spec without `linux.seccomp` gets Caisson's default profile.
     pub default_seccomp: bool,
+    /// A spec without `linux.seccomp` gets this profile, JSON in docker's form or the spec's.
+    pub profile: Option<String>,
     /// The environment gets `HOSTNAME`, if it has none.
     pub host_variable: bool,
     /// More groups of the user, by name or number.
@@ -34,6 +36,7 @@ impl Plan {
         let extras = Extras {
             supervise: extras.supervise,
             default_seccomp: extras.default_seccomp,
+            profile: extras.profile,
             // This process is Node, which has raised its own soft limit.
             lower_files: true,
             host_variable: extras.host_variable,

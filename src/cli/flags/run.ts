@@ -51,22 +51,17 @@ function security({ options }: RunDraft, words: string): void {
   } else throw new WordError(`${words} is not supported yet`)
 }
 
-function profile(path: string): object {
+function profile(path: string): `{${string}` {
   let content: string
   try {
-    content = readFileSync(path, 'utf8')
+    content = readFileSync(path, 'utf8').trim()
   } catch (error) {
     throw new WordError(
       `opening seccomp profile (${path}) failed: ${error instanceof Error ? error.message : String(error)}`,
     )
   }
-  try {
-    const parsed: unknown = JSON.parse(content)
-    if (typeof parsed === 'object' && parsed !== null && 'defaultAction' in parsed) return parsed
-  } catch {
-    // Said below.
-  }
-  throw new WordError(`${path} is no seccomp profile`)
+  if (!content.startsWith('{')) throw new WordError(`${path} is no seccomp profile`)
+  return content as `{${string}`
 }
 
 /** A flag whose text is an option of the API as it is. */

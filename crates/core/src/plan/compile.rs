@@ -19,6 +19,8 @@ pub struct Extras {
     pub supervise: bool,
     /// A spec without `linux.seccomp` gets the default profile for its capabilities.
     pub default_seccomp: bool,
+    /// A spec without `linux.seccomp` gets this profile, in docker's form or the spec's.
+    pub profile: Option<String>,
     /// A spec without a limit of open files gets the soft limit that programs expect, 1024, instead of the engine's.
     pub lower_files: bool,
     /// The environment gets `HOSTNAME`, unless the spec's has it: the host name may come with the launch.
@@ -106,10 +108,15 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     }
     let filter = match linux.seccomp() {
         Some(profile) => Some(seccomp::compile(profile)?),
-        None if extras.default_seccomp => {
-            Some(seccomp::compile(&seccomp::default_profile(&process::bounding(process), kernel()?))?)
+        None => {
+            let bounding = process::bounding(process);
+            let profile = match &extras.profile {
+                Some(text) => Some(seccomp::read_profile(text, &bounding, kernel()?)?),
+                None if extras.default_seccomp => Some(seccomp::default_profile(&bounding, kernel()?)),
+                None => None,
+            };
+            profile.map(|profile| seccomp::compile(&profile)).transpose()?
         }
-        None => None,
     };
     process::identity(process, filter, extras, &mut plan)?;
     Ok(plan)
