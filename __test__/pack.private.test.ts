@@ -1,5 +1,5 @@
 /** What users install: two tarballs, no scripts, no Rust, no network. */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   copyFileSync,
   mkdirSync,
@@ -59,4 +59,8 @@ test('the tarballs install into an empty directory, and run a container from the
   t.regex(execFileSync(bin, ['version'], options), new RegExp(version.replaceAll('.', '\\.')))
   const words = ['run', '--rm', '--rootfs', rootfs, '/bin/busybox', 'echo', 'from the CLI']
   t.is(execFileSync(bin, words, options), 'from the CLI\n')
+  // Not Node's flag, which ends with 9 and Node's words.
+  const wrong = spawnSync(bin, ['run', '--env-file', '/nowhere', '--rootfs', rootfs, '/bin/busybox'], options)
+  t.is(wrong.status, 125)
+  t.regex(wrong.stderr, /^caisson: .*\/nowhere/)
 })

@@ -125,6 +125,8 @@ test('resource limits', async (t) => {
   // Node has raised its own; nobody asked for that.
   t.regex(await limits(), /^Max open files +1024 +\d+/m)
   t.regex(await limits({ nofile: { soft: 64, hard: 128 } }), /^Max open files +64 +128 /m)
+  // Fewer than init itself needs.
+  t.regex(await limits({ nofile: { soft: 5, hard: 8 } }), /^Max open files +5 +8 /m)
   t.regex(await limits({ core: 0 }), /^Max core file size +0 +0 /m)
   t.regex(await limits({ fsize: { soft: 4096, hard: -1 } }), /^Max file size +4096 +unlimited /m)
   await t.throwsAsync(sh('true', { ulimits: { nope: 1 } }), { code: 'ERR_INVALID_OPTION', message: /nope/ })

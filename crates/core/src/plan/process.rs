@@ -129,6 +129,7 @@ pub(super) fn identity(
         steps.push(Step::OomScore { score });
     }
     let mut seen = Vec::new();
+    let mut limits = Vec::new();
     for limit in process.rlimits().iter().flatten() {
         let field = format!("process.rlimits {}", limit.typ());
         if seen.contains(&limit.typ()) {
@@ -139,15 +140,17 @@ pub(super) fn identity(
         }
         seen.push(limit.typ());
         let resource = resource(limit.typ());
-        steps.push(Step::ResourceLimit { resource, soft: limit.soft(), hard: limit.hard(), field });
+        limits.push(Step::ResourceLimit { resource, soft: limit.soft(), hard: limit.hard(), field });
     }
     if extras.lower_files && !seen.contains(&PosixRlimitType::RlimitNofile) {
-        steps.push(Step::LowerFiles {});
+        limits.push(Step::LowerFiles {});
     }
     let user = process.user();
     steps.push(Step::FindUser { user: find(process, &extras.groups) });
     steps.push(Step::Umask { mask: user.umask().unwrap_or(0o022) & 0o777 });
     steps.push(Step::Report {});
+    // Not before init has opened all that it opens.
+    steps.append(&mut limits);
 
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     let sets = process.capabilities().clone().unwrap_or_default();
