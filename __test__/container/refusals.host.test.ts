@@ -1,5 +1,5 @@
 /** What is refused, by which code, and that nothing is left of it. */
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { CaissonError, Engine } from '../../src/index.ts'
@@ -81,6 +81,49 @@ test('values of the wrong kind are refused by name', async (t) => {
     const error = await t.throwsAsync(run(['true'], { [name]: value }), { code: 'ERR_INVALID_OPTION' }, name)
     t.regex(error.message, new RegExp(`^${name}\\b`), name)
   }
+})
+
+test('a specification that cannot be is refused before anything is made', async (t) => {
+  const { run } = await scene(t)
+  const over = (target: string): RunOptions => ({ tmpfs: { [target]: '' } })
+  const refused: [readonly string[], RunOptions, RegExp][] = [
+    [['true'], over('/proc'), /'\/proc' would cover the container's \/proc/],
+    [['true'], over('/proc/self'), /mounts\[\d+\]\.destination: '\/proc\/self' would cover/],
+    [['true'], over('//proc/./sys/kernel'), /would cover/],
+    [['true'], { mounts: [{ type: 'bind', source: '/etc', target: '/proc' }] }, /would cover/],
+    [['a\0b'], {}, /process\.args: holds a NUL byte/],
+    [['a\ud800'], {}, /^command: holds half of a surrogate pair/],
+    [['true'], { env: { A: '\udc00' } }, /^env: the value of A/],
+    [
+      ['true'],
+      { env: Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`V${n}`, 'x'.repeat(1e5)])) },
+      /4 MiB/,
+    ],
+  ]
+  for (const [command, options, message] of refused) {
+    const error = await t.throwsAsync(run(command, options), { instanceOf: CaissonError }, String(message))
+    t.regex(error.message, message)
+    t.regex(error.code, /^ERR_INVALID_(OPTION|SPEC)$/)
+  }
+  // Figures of the machine may be covered: tools show a container its own there.
+  const own = { mounts: [{ type: 'bind' as const, source: '/etc/hostname', target: '/proc/uptime' }] }
+  t.is((await run(['true'], own)).exitCode, 0)
+})
+
+test('a program that has no descriptor left is told so', async (t) => {
+  const { run, root } = await scene(t)
+  await run(['true'])
+  const fds: number[] = []
+  try {
+    for (;;) fds.push(openSync('/dev/null', 'r'))
+  } catch (error) {
+    t.regex(String(error), /EMFILE/, root)
+  }
+  for (const fd of fds.splice(-2)) closeSync(fd)
+  const error = await t.throwsAsync(run(['true']), { instanceOf: CaissonError, code: 'ERR_LAUNCH' })
+  t.regex(error.message, /EMFILE/)
+  for (const fd of fds) closeSync(fd)
+  t.is((await run(['true'])).exitCode, 0)
 })
 
 test('a promise that is refused has the shape of a process', async (t) => {

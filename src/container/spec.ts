@@ -52,8 +52,8 @@ function environment(options: RunOptions, image: ImageConfig): string[] {
     if (name === '' || name.includes('=') || name.includes('\0'))
       throw refuse('env', `'${name}' is no name of a variable`)
     if (value === undefined) env.delete(name)
-    else if (typeof value === 'string') env.set(name, value)
-    else throw refuse('env', `the value of ${name} is no string`)
+    else if (typeof value === 'string' && value.isWellFormed()) env.set(name, value)
+    else throw refuse('env', `the value of ${name} is no string, or half of a surrogate pair is in it`)
   }
   return [...env].map(([name, value]) => `${name}=${value}`)
 }
@@ -92,6 +92,7 @@ export function compose(
   const image = bare(config)
   const words = args(command, options, image)
   if (words.length === 0) throw refuse('command', 'no command specified')
+  if (!words.every((word) => word.isWellFormed())) throw refuse('command', 'holds half of a surrogate pair')
   const network: string = options.network ?? 'none'
   if (network !== 'none' && network !== 'host')
     throw refuse('network', `'${network}' is neither none nor host`)

@@ -3,6 +3,7 @@ import { fstatSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
+import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
 import { refuse } from './options.ts'
 import type { RunOptions, StdioOption } from './options.ts'
@@ -45,8 +46,18 @@ function each(options: RunOptions): StdioOption[] {
   return list
 }
 
+/** What the binding could not open, as the error that callers know. */
+export function opened(open: () => number[]): number[] {
+  try {
+    return open()
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    throw new CaissonError('ERR_LAUNCH', message, { cause: error })
+  }
+}
+
 function pipe(index: number): Required<Pick<End, 'payload' | 'ours'>> {
-  const [read = -1, write = -1] = native().addon.pipe()
+  const [read = -1, write = -1] = opened(() => native().addon.pipe())
   return index === 0 ? { payload: read, ours: write } : { payload: write, ours: read }
 }
 

@@ -2,13 +2,13 @@
 import type { PassThrough } from 'node:stream'
 import { native } from '../native.ts'
 import type { RunOptions } from './options.ts'
-import { withLines } from './stdio.ts'
+import { opened, withLines } from './stdio.ts'
 import type { Stdio, Streams } from './stdio.ts'
 import { streams } from './streams.ts'
 
 /** What the payload is given instead of three descriptors: the socket by which its terminal's master comes back. */
 export function openTerminal(): { stdio: Stdio; ours: number } {
-  const [theirs = -1, ours = -1] = native().addon.terminalPair()
+  const [theirs = -1, ours = -1] = opened(() => native().addon.terminalPair())
   return { stdio: { payload: [theirs], own: 0, ends: [] }, ours }
 }
 

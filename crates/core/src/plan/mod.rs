@@ -212,6 +212,10 @@ impl LaunchPlan {
         let mut bytes = Vec::with_capacity(16 << 10);
         BUILD.to_owned().put(&mut bytes);
         self.put(&mut bytes);
+        if bytes.len() as u64 > MAX_PLAN {
+            let message = "is larger than 4 MiB, most of which is its args and environment";
+            return Err(Error::invalid("config.json", message));
+        }
         let file = file::memfd(c"caisson-plan", false).at(Stage::PLAN, "memfd")?;
         file::write_all(&file, &bytes).at(Stage::PLAN, "memfd")?;
         file::seal(&file).at(Stage::PLAN, "memfd")?;

@@ -81,6 +81,7 @@ pub(super) fn open(spec: &Spec, plan: &mut LaunchPlan) -> Result<Vec<Step>> {
             return Err(Error::unsupported(format!("{field}.uidMappings")));
         }
         let (options, bind) = read_options(mount, &field)?;
+        keep_proc(mount, bind.is_some(), &field)?;
         match bind.or_else(|| (mount.typ().as_deref() == Some("bind")).then_some(false)) {
             Some(recursive) => {
                 places.push((Ok(plan.sources.len()), target, true));
@@ -105,6 +106,35 @@ pub(super) fn open(spec: &Spec, plan: &mut LaunchPlan) -> Result<Vec<Step>> {
     let attach = attach.collect();
     plan.steps.extend(opened.into_iter().map(|filesystem| Step::Open { filesystem }));
     Ok(attach)
+}
+
+/// Files of /proc that hold figures of the machine: tools bind the container's own over them.
+const FIGURES: [&str; 9] =
+    ["cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime"];
+
+/// At /proc stands a procfs, and below it nothing that a command takes for the kernel's word about itself
+/// (CVE-2019-16884, CVE-2019-19921).
+fn keep_proc(mount: &Mount, bind: bool, field: &str) -> Result<()> {
+    let parts = mount.destination().components().filter_map(|part| match part {
+        std::path::Component::Normal(name) => Some(name.to_string_lossy()),
+        _ => None,
+    });
+    let parts: Vec<_> = parts.collect();
+    let [first, below @ ..] = parts.as_slice() else { return Ok(()) };
+    if first != "proc" {
+        return Ok(());
+    }
+    let fits = if below.is_empty() {
+        let of_proc = mount.source().as_deref() == Some(std::path::Path::new("/proc"));
+        if bind { of_proc } else { mount.typ().as_deref() == Some("proc") }
+    } else {
+        FIGURES.contains(&below.join("/").as_str())
+    };
+    let refuse = || {
+        let place = mount.destination().display();
+        Error::invalid(format!("{field}.destination"), format!("'{place}' would cover the container's /proc"))
+    };
+    if fits { Ok(()) } else { Err(refuse()) }
 }
 
 struct Options {
