@@ -47,9 +47,9 @@ function each(options: RunOptions): StdioOption[] {
 }
 
 /** What the binding could not open, as the error that callers know. */
-export function opened(open: () => number[]): number[] {
+export function opened(make: () => number[]): number[] {
   try {
-    return open()
+    return make()
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
     throw new CaissonError('ERR_LAUNCH', message, { cause: error })
