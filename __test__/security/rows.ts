@@ -11,7 +11,7 @@ export const rows: Record<string, { file: string; off?: string; why?: string }> 
   A5: { file: 'places', off: 'in_root' },
   A6: { file: 'dev', off: 'masks' },
   A7: { file: 'dev', off: 'own_dev' },
-  A8: { file: 'settings', off: 'own_procfs' },
+  A8: { file: 'settings', off: 'own_procfs,keep_proc' },
   A9: { file: 'dev', why: 'without a mount at /dev alone, which this API cannot express' },
   A10: { file: 'dev', off: 'own_stdio' },
   A11: { file: 'places', off: 'in_root' },

@@ -18,6 +18,7 @@
 //! | `masks` | the mask that was never the container's: its own /dev/null lies over masked files (A6) |
 //! | `own_dev` | the rule that a console needs a /dev of Caisson's own, and no link there (A7) |
 //! | `own_procfs` | the procfs that settings are written through (A8) |
+//! | `keep_proc` | the rule that nothing covers the container's /proc (A8) |
 //! | `own_stdio` | the rule that only pipes of Caisson's own are given to the user (A10) |
 //! | `numeric` | the rule that digits are a number (A12) |
 //! | `inh` | the empty inheritable set (A13) |

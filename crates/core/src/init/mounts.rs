@@ -87,6 +87,7 @@ impl Init {
             let errno = if directory { Errno::ENOTDIR } else { Errno::EISDIR };
             return Err(errno).at(Stage::MOUNT, at());
         }
+        keep_proc(&place, target)?;
         mount::attach(&mounted, &place).at(Stage::MOUNT, at())?;
         // A directory of the host at /dev is the caller's: nothing is made in it.
         if target.to_bytes() == b"/dev" && slot as usize >= self.plan.sources.len() {
@@ -197,6 +198,20 @@ impl Init {
         }
         Ok(())
     }
+}
+
+/// The plan refused what would cover the container's /proc by its name; a link of an image may lead there too.
+fn keep_proc(place: &Fd, target: &CStr) -> Result<()> {
+    let by_name = target.to_bytes().split(|byte| *byte == b'/').find(|part| !matches!(*part, b"" | b"."));
+    if by_name == Some(b"proc") || off("keep_proc") {
+        return Ok(());
+    }
+    let at = || target.to_string_lossy().into_owned();
+    let system = nix::sys::statfs::fstatfs(place).at(Stage::MOUNT, at())?;
+    if system.filesystem_type() != nix::sys::statfs::PROC_SUPER_MAGIC {
+        return Ok(());
+    }
+    Err(Error::new(Code::Launch, Stage::MOUNT, at(), "would cover the container's /proc"))
 }
 
 fn last_component(path: &CStr) -> &CStr {

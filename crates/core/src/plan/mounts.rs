@@ -3,6 +3,7 @@
 use super::compile::c_string;
 use super::{Attributes, Filesystem, LaunchPlan, Source, Step};
 use crate::error::{Error, Result};
+use crate::off::off;
 use caisson_sys::mount::{attr, propagation};
 use caisson_sys::process::namespace;
 use oci_spec::runtime::{Mount, Spec};
@@ -121,7 +122,7 @@ fn keep_proc(mount: &Mount, bind: bool, field: &str) -> Result<()> {
     });
     let parts: Vec<_> = parts.collect();
     let [first, below @ ..] = parts.as_slice() else { return Ok(()) };
-    if first != "proc" {
+    if first != "proc" || off("keep_proc") {
         return Ok(());
     }
     let fits = if below.is_empty() {
