@@ -145,7 +145,11 @@ test('SIGKILL of the shim of this program: its runs fail, the next one has a new
     ]
     const ends = runs.map(async (one) => t.throwsAsync(one, { code: 'ERR_SHIM_LOST' }))
     if (round % 2 === 0) await Promise.all(runs.map(async (one) => one.started))
-    else await sleep(round)
+    else {
+      // It is started on a thread: on a slow machine not at once.
+      for (let n = 0; n < 1000 && shimsOf(process.pid).length === 0; n += 1) await sleep(1)
+      await sleep(round)
+    }
     const shims = shimsOf(process.pid)
     t.is(shims.length, 1)
     for (const shim of shims) kill(shim)
