@@ -79,7 +79,7 @@ async function victim(root: string): Promise<Victim> {
     seen += text
   })
   const ended = once(child, 'exit')
-  while (!seen.includes('up') && child.exitCode === null) await sleep(1)
+  while (!seen.includes('up') && child.exitCode === null && child.signalCode === null) await sleep(1)
   return { child, pid: child.pid ?? 0, starts: () => seen.split('start').length - 1, ended }
 }
 

@@ -347,10 +347,14 @@ impl Launcher {
         }
     }
 
-    /// Leaves: the shim's directory and the cgroup parent, if nobody needs them any more.
+    /// Leaves: the shim's directory and the cgroup parent, if nobody needs them any more. Looks once more for what the
+    /// dead left: one that was killed as we began may still have held its lock then.
     pub fn leave(&self) {
         self.masks.detach();
         self.place.leave();
+        if let Some(run_root) = self.place.path.ancestors().nth(2) {
+            journal::recover(run_root);
+        }
         self.parent.remove_if_empty();
     }
 }
