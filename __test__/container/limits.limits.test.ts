@@ -99,13 +99,14 @@ test('twice the memory is memory and swap together, by default', async (t) => {
 
 test('a fork bomb stays in its bounds, and the machine is fine', async (t) => {
   const { sh, run } = await scene(t)
-  const bomb = sh('f() { f | f & }; f; sleep 60', { pids: 20, timeout: 1500 })
+  const bomb = sh('f() { f | f & }; f; sleep 60', { pids: 20, timeout: 4000 })
   await bomb.started
   let most = 0
-  const end = performance.now() + 1000
-  while (performance.now() < end) {
-    const { pids } = await bomb.stats()
-    most = Math.max(most, pids.current ?? 0)
+  // On a slow machine it is over before all looks are taken.
+  for (let look = 0, over = false; look < 50 && !over; look += 1) {
+    const stats = await bomb.stats().catch(() => undefined)
+    over = stats === undefined
+    most = Math.max(most, stats?.pids.current ?? 0)
     t.true(most <= 20)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }

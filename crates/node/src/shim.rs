@@ -7,7 +7,7 @@
 use crate::held::hold;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
-use crate::start::{STACK, Started, pair, start};
+use crate::start::{STACK, ShimOptions, Started, pair, start};
 use crate::stdio;
 use caisson_core::channel::{self, Launch, Layer, Layered, Request};
 use caisson_core::wire::Bytes;
@@ -20,21 +20,6 @@ use napi_derive::napi;
 use nix::sys::socket::SockType;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Where a shim works.
-#[napi(object)]
-pub struct ShimOptions {
-    /// The executable.
-    pub runtime: String,
-    /// A file of the package's own JavaScript, whose owner may own the executable too.
-    pub javascript: String,
-    /// Run state: journals and engine files.
-    pub run_root: String,
-    /// Writable layers.
-    pub data_root: String,
-    /// The cgroup below which containers' groups are made.
-    pub cgroup_parent: Option<String>,
-}
 
 /// One overlay of a root file system.
 #[napi(object)]

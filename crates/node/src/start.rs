@@ -2,10 +2,10 @@
 //! of takes some milliseconds that Node has other uses for.
 
 use crate::executable::sealed;
-use crate::shim::ShimOptions;
 use caisson_core::channel::{self, Hello};
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::{Descriptor, Fd};
+use napi_derive::napi;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -15,6 +15,21 @@ use std::thread::JoinHandle;
 
 /// Bytes of stack of a thread that does one small thing.
 pub(crate) const STACK: usize = 256 << 10;
+
+/// Where a shim works.
+#[napi(object)]
+pub struct ShimOptions {
+    /// The executable.
+    pub runtime: String,
+    /// A file of the package's own JavaScript, whose owner may own the executable too.
+    pub javascript: String,
+    /// Run state: journals and engine files.
+    pub run_root: String,
+    /// Writable layers.
+    pub data_root: String,
+    /// The cgroup below which containers' groups are made.
+    pub cgroup_parent: Option<String>,
+}
 
 enum Start {
     Under(JoinHandle<Result<Child>>),
