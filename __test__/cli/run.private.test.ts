@@ -223,7 +223,8 @@ test('a terminal: a shell with job control, its size, ^C, and the exit code', as
     ['up0', 'tty; stty size; sleep 77 &\r'],
     ['33 101', 'size 20 90'],
     ['', 'sleep 0.3; stty size; jobs; kill %1\r'],
-    ['20 90', 'echo st$((1))art; sleep 60\r'],
+    // Said by the job itself: before it is in the foreground ^C is the shell's.
+    ['20 90', "sh -c 'echo st$((1))art; exec sleep 60'\r"],
     ['st1art', '\u0003'],
     ['^C', ''],
     // What is typed before the shell asks for it again is lost.
