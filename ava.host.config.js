@@ -3,6 +3,8 @@
 /** The tests of each host, by what they need. */
 const kinds = {
   private: ['host', 'private'],
+  single: ['host'],
+  range: ['host'],
   uml: ['host', 'limits'],
   qemu: ['host', 'limits'],
 }

@@ -102,6 +102,16 @@ export interface Heard {
   failure?: Failure
 }
 
+/** The ids of a user namespace. A range is three numbers: the first inside, the first outside, how many. */
+export interface IdOptions {
+  /** Users, range after range. */
+  uids: Array<number>
+  /** Groups, range after range. */
+  gids: Array<number>
+  /** The paths of newuidmap and newgidmap; none for one user and one group alone. */
+  helpers?: Array<string>
+}
+
 /** Whether a descriptor is a terminal: isatty(3), without loading node:tty. */
 export declare function isTerminal(number: number): boolean
 
@@ -124,6 +134,8 @@ export interface LaunchOptions {
   stdio: Array<number>
   /** Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user. */
   ownStdio: number
+  /** Whether it is not to start without a cgroup of its own. */
+  grouped: boolean
   /** Milliseconds after which it is killed; 0: never. */
   timeoutMs: number
 }
@@ -237,6 +249,8 @@ export interface PlanExtras {
   profile?: string
   /** The environment gets `HOSTNAME`, if it has none. */
   hostVariable: boolean
+  /** It will be launched in a user namespace. */
+  mapped: boolean
   /** More groups of the user, by name or number. */
   groups: Array<string>
 }
@@ -291,6 +305,8 @@ export interface ShimOptions {
   dataRoot: string
   /** The cgroup below which containers' groups are made. */
   cgroupParent?: string
+  /** The user namespace that it works in; none for root. */
+  ids?: IdOptions
 }
 
 /**

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { rootTest } from '../host/only.ts'
 import { makeRoot, rootfs, scene } from './scene.ts'
 
 /** A mountinfo line of the container by its place: flags of the mount, type, source, options of the file system. */
@@ -38,7 +39,7 @@ test('read-only, on demand', async (t) => {
   t.regex((await sh('mount -o remount,rw /v', { mounts })).stderr, /denied|not permitted/)
 })
 
-test('what is below the source comes along, or not', async (t) => {
+rootTest('what is below the source comes along, or not', async (t) => {
   const { sh, dir } = await scene(t)
   mkdirSync(join(dir, 'v/sub'), { recursive: true })
   execFileSync('mount', ['-t', 'tmpfs', 'inner', join(dir, 'v/sub')])
@@ -190,7 +191,7 @@ ff02::2\tip6-allrouters
   )
 })
 
-test('devices: those of every container, one more, and none besides', async (t) => {
+rootTest('devices: those of every container, one more, and none besides', async (t) => {
   const { sh } = await scene(t)
   const plain = await sh(
     'mknod /tmp/mem c 1 1 && (: </tmp/mem) 2>&1; mknod /tmp/zero c 1 5 && head -c 3 /tmp/zero | wc -c; echo x >/dev/null; head -c 2 /dev/urandom | wc -c',
@@ -245,7 +246,7 @@ test('settings of the container’s own namespaces', async (t) => {
   })
 })
 
-test('a network of its own has loopback alone; the host’s is the host’s', async (t) => {
+rootTest('a network of its own has loopback alone; the host’s is the host’s', async (t) => {
   const { sh } = await scene(t)
   const script =
     'ls /sys/class/net; ip addr show lo | grep -c UP; ping -c1 -W1 127.0.0.1 >/dev/null && echo ping; cat /proc/net/route | wc -l'

@@ -2,6 +2,8 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { runtime } from '../host/ground.ts'
+import { usersTest } from '../host/only.ts'
 import { makeRoot, rootfs, scene } from './scene.ts'
 
 test('the environment is docker’s, and nothing of this program’s', async (t) => {
@@ -75,7 +77,7 @@ test('words reach the payload as they are', async (t) => {
   t.is(stdout, words.map((word) => `<${word}>`).join(''))
 })
 
-test('a user by name and by number, with groups', async (t) => {
+usersTest('a user by name and by number, with groups', async (t) => {
   const { run } = await scene(t)
   const id = async (user: string | number, groups?: string[]): Promise<string> => {
     const script = 'echo $(id -u) $(id -g) $(grep ^Groups /proc/self/status | cut -f2) $HOME'
@@ -105,7 +107,7 @@ test('users that are not there', async (t) => {
   })
 })
 
-test('a root without passwd or group has numbers only', async (t) => {
+usersTest('a root without passwd or group has numbers only', async (t) => {
   const { engine, dir } = await scene(t)
   makeRoot(dir)
   const bare = { rootfs: dir }
@@ -144,7 +146,7 @@ async function capabilities(
   return [...stdout.matchAll(/:\s+([0-9a-f]+)/g)].map((match) => (match[1] ?? '').replace(/^0+(?=.)/, ''))
 }
 
-test('the table of capabilities', async (t) => {
+usersTest('the table of capabilities', async (t) => {
   const { run } = await scene(t)
   const zero = '0'
   t.deepEqual(await capabilities(run, {}), [zero, 'a80425fb', 'a80425fb', 'a80425fb', zero])
@@ -179,7 +181,7 @@ test('the table of capabilities', async (t) => {
   })
 })
 
-test('no new privileges, on demand', async (t) => {
+usersTest('no new privileges, on demand', async (t) => {
   const { sh } = await scene(t)
   const script = 'grep -E "^(NoNewPrivs|Seccomp)" /proc/self/status'
   t.is((await sh(script)).stdout, 'NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n')
@@ -288,5 +290,5 @@ test('commands that cannot be', async (t) => {
   await t.throwsAsync(run(['/bin/busybox/x']), { code: 'ERR_COMMAND_NOT_FOUND' })
   await t.throwsAsync(run([]), { code: 'ERR_INVALID_OPTION', message: /^command: / })
   await t.throwsAsync(run(['a\0b']), { code: 'ERR_INVALID_SPEC' })
-  t.is(rootfs.startsWith('/run/'), true)
+  t.true(rootfs.startsWith(runtime))
 })

@@ -5,14 +5,15 @@ import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { Engine } from '../../src/index.ts'
 import type { ProcessPromise, RunOptions } from '../../src/index.ts'
+import { isRoot, runtime } from '../host/ground.ts'
 import { leavesNothing, settled, take } from '../host/ledger.ts'
 
 /** Everything of this file's tests, on the host's own tmpfs. */
-export const ground: string = `/run/caisson-test.${process.pid}`
+export const ground: string = `${runtime}/caisson-test.${process.pid}`
 /** A root file system: busybox, its links, a passwd and a group. */
 export const rootfs: string = join(ground, 'rootfs')
 /** How many times fewer rounds a host gets: the machines that emulate are slow. */
-export const scale: number = process.env.CAISSON_TEST_HOST === 'private' ? 1 : 10
+export const scale: number = ['uml', 'qemu'].includes(process.env.CAISSON_TEST_HOST ?? '') ? 10 : 1
 const engineRoot = join(ground, 'engine')
 
 /** What a test has to play with. */
@@ -63,6 +64,8 @@ async function prepare(): Promise<void> {
   const before = take()
   const engine = new Engine({ root: engineRoot })
   await engine.run({ rootfs }, ['true'])
+  // A user's view of the machine has a layer of Caisson's own, made once.
+  if (!isRoot) await engine.run({ rootfs: '/' }, ['true'])
   await engine.close()
   await settled(before, [], 1000)
 }

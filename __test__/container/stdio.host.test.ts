@@ -6,6 +6,7 @@ import { PassThrough, Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { inspect } from 'node:util'
 import test from 'ava'
+import { runtime } from '../host/ground.ts'
 import { scene } from './scene.ts'
 
 test('stdout and stderr are apart, and strings', async (t) => {
@@ -207,7 +208,7 @@ test('inherit is this program’s own', (t) => {
     const { exitCode, stdout } = await p
     console.log(exitCode, JSON.stringify(stdout), p.stdout)
   `
-  const dir = `/run/inherit.${process.pid}`
+  const dir = `${runtime}/inherit.${process.pid}`
   const out = execFileSync(
     process.execPath,
     ['--input-type=module-typescript', '-e', program, `${dir}/root`],

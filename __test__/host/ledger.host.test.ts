@@ -3,9 +3,11 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import test from 'ava'
+import { runtime } from './ground.ts'
+import { rootTest } from './only.ts'
 import { diff, leavesNothing, settled, take } from './ledger.ts'
 
-const scratch = '/run/ledger'
+const scratch = `${runtime}/ledger`
 
 test.beforeEach(() => {
   mkdirSync(scratch)
@@ -18,7 +20,7 @@ test('nothing happened, nothing is said', async (t) => {
   t.is(await settled(take([scratch]), [scratch]), '')
 })
 
-test('a mount', (t) => {
+rootTest('a mount', (t) => {
   const before = take()
   execFileSync('mount', ['-t', 'tmpfs', 'leak', scratch])
   t.is(diff(before, take()), `+ mount ${scratch} (tmpfs leak)`)
@@ -29,7 +31,7 @@ test('a mount', (t) => {
   t.is(diff(before, take()), '')
 })
 
-test('a cgroup, however deep', (t) => {
+rootTest('a cgroup, however deep', (t) => {
   const before = take()
   mkdirSync('/sys/fs/cgroup/leak/deep', { recursive: true })
   t.is(diff(before, take()), '+ cgroup /sys/fs/cgroup/leak\n+ cgroup /sys/fs/cgroup/leak/deep')
@@ -70,7 +72,7 @@ test('a descriptor', (t) => {
   t.is(diff(before, take()), '')
 })
 
-test('a namespace, kept by a process and kept by a mount', async (t) => {
+rootTest('a namespace, kept by a process and kept by a mount', async (t) => {
   const before = take()
   const child = spawn('unshare', ['--net', 'sleep', '60'], { stdio: 'ignore' })
   await once(child, 'spawn')
@@ -84,7 +86,7 @@ test('a namespace, kept by a process and kept by a mount', async (t) => {
   t.is(await settled(before), '')
 })
 
-test('a network interface', (t) => {
+rootTest('a network interface', (t) => {
   const before = take()
   execFileSync('ip', ['link', 'add', 'leak0', 'type', 'veth', 'peer', 'leak1'])
   t.deepEqual(diff(before, take()).split('\n').toSorted(), ['+ link leak0', '+ link leak1'])

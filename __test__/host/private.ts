@@ -1,28 +1,66 @@
 /**
  * The private host: the machine's own kernel at native speed, with a cgroup v2 tree, a network, processes, /run and
  * mounts of its own. No controllers where the machine holds them by v1: limits are tested on UML.
+ *
+ * With a user it is the rootless host: `single` is one without subordinate ids, `range` one with a range of them.
  */
+import { fileURLToPath } from 'node:url'
 import { cage } from './cage.ts'
 
-const script = `
+const host = `
 set -e
 umount -R /sys/fs/cgroup 2>/dev/null || :   # v1 mounts of a hybrid machine: out of this view only
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/lock /run/netns
 ip link set lo up
+`
+
+const last = `
 set +e
 "$@"
 exit $?
 `
 
+/** Users of this host's own: /etc is a copy on write, so that the machine knows nothing of them. */
+const users = `
+mkdir /run/etc.upper /run/etc.work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc.upper,workdir=/run/etc.work etc /etc
+mount -t tmpfs -o mode=1777 cache "$CACHE"
+flags=
+[ "$CAISSON_TEST_HOST" = range ] || flags='-K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0'
+useradd -m -d /run/home $flags "caisson-$CAISSON_TEST_HOST"
+id=$(id -u "caisson-$CAISSON_TEST_HOST")
+mkdir -p /run/user/$id
+chown $id /run/user/$id
+chmod 700 /run/user/$id
+set -- setpriv --reuid $id --regid $id --init-groups env HOME=/run/home XDG_RUNTIME_DIR=/run/user/$id "$@"
+`
+
+const cache = fileURLToPath(new URL('../../node_modules/.cache', import.meta.url))
+
 /** Runs a command on a private host; resolves with its exit status once the host is gone. */
 export async function onPrivateHost(command: readonly string[], timeout: number): Promise<number> {
   return cage({
     unshare: ['--net', '--cgroup'],
-    script,
+    script: host + last,
     command,
     env: { CAISSON_TEST_HOST: 'private' },
+    timeout,
+  })
+}
+
+/** Runs a command on a private host as an ordinary user, with a range of ids or with one id. */
+export async function onRootlessHost(
+  ids: 'range' | 'single',
+  command: readonly string[],
+  timeout: number,
+): Promise<number> {
+  return cage({
+    unshare: ['--net', '--cgroup'],
+    script: host + users + last,
+    command,
+    env: { CAISSON_TEST_HOST: ids, CACHE: cache, XDG_DATA_HOME: undefined },
     timeout,
   })
 }

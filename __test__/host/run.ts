@@ -1,15 +1,17 @@
 /**
  * Runs a command on a test host that it makes and takes down again:
- *   node __test__/host/run.ts private|uml|qemu [--timeout SECONDS] -- COMMAND...
+ *   node __test__/host/run.ts private|single|range|uml|qemu [--timeout SECONDS] -- COMMAND...
  * The exit status is the command's.
  */
 import { parseArgs } from 'node:util'
-import { onPrivateHost } from './private.ts'
+import { onPrivateHost, onRootlessHost } from './private.ts'
 import { onQemu } from './qemu.ts'
 import { onUml } from './uml.ts'
 
 const hosts: Record<string, (command: readonly string[], timeout: number) => Promise<number>> = {
   private: onPrivateHost,
+  single: (command, timeout) => onRootlessHost('single', command, timeout),
+  range: (command, timeout) => onRootlessHost('range', command, timeout),
   uml: onUml,
   qemu: onQemu,
 }

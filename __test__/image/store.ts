@@ -1,17 +1,22 @@
 /** The store of a test: an engine on a root of its own, and what is left in it. */
+import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
 import { Engine } from '../../src/container/engine.ts'
+import { hasUsers, isRoot, runtime } from '../host/ground.ts'
 import { leavesNothing } from '../host/ledger.ts'
 
 /** A directory of one test, in which nothing stays. */
 export function scratch(t: ExecutionContext): string {
-  const directory = `/run/image-${t.title.replaceAll(/\W+/g, '-').slice(0, 60)}`
+  const directory = `${runtime}/image-${t.title.replaceAll(/\W+/g, '-').slice(0, 60)}`
   leavesNothing(t, directory)
   t.teardown(async () => {
     await shimsAreGone(directory)
+    // A range's other users own files that this user has rights over in a user namespace alone.
+    if (hasUsers && !isRoot)
+      execFileSync('unshare', ['--user', '--map-root-user', '--map-auto', 'rm', '-rf', directory])
     rmSync(directory, { recursive: true, force: true })
   })
   return directory

@@ -2,6 +2,7 @@
 import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
+import { isRoot } from '../host/ground.ts'
 
 const owner = 1234
 
@@ -11,9 +12,9 @@ export function makeBait(dir: string, names: readonly string[] = ['f', 'ptmx']):
   mkdirSync(bait)
   for (const name of names) {
     writeFileSync(join(bait, name), `bait ${name}\n`, { mode: 0o640 })
-    chownSync(join(bait, name), owner, owner)
+    if (isRoot) chownSync(join(bait, name), owner, owner)
   }
-  chownSync(bait, owner, owner)
+  if (isRoot) chownSync(bait, owner, owner)
   return bait
 }
 

@@ -11,6 +11,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
+import { isRoot } from '../host/ground.ts'
 import { makeBait, safe } from './bait.ts'
 import { row } from './row.ts'
 
@@ -56,7 +57,7 @@ row('A7', 'a console that is a link', async (t) => {
       { type: 'bind', source: '/dev/pts', target: '/dev/pts' },
     ],
   })
-  await t.throwsAsync(run, { message: /^terminal: process\.terminal: / })
+  await t.throwsAsync(run, { message: isRoot ? /^terminal: process\.terminal: / : /^terminal: / })
   t.is(readFileSync(join(root, 't'), 'utf8'), 'content\n')
 
   // With a /dev of Caisson’s own and a devpts, as always, the image’s link is covered.
@@ -84,49 +85,59 @@ row('A9', '/dev of an image is a link to a directory of the host', async (t) => 
   }
 })
 
-row('A10', 'only what Caisson made is given to the user', async (t) => {
-  const { run, dir } = await scene(t)
-  writeFileSync(join(dir, 'f'), 'content\n')
-  chownSync(join(dir, 'f'), 1234, 1234)
-  const file = openSync(join(dir, 'f'), 'r+')
-  const { stdout } = await run(['sh', '-c', 'stat -Lc "%u %F" /proc/self/fd/0 /proc/self/fd/1'], {
-    user: 1000,
-    stdio: [file, 'pipe', file],
-  })
-  closeSync(file)
-  t.is(stdout, '1234 regular file\n1000 fifo\n')
-  t.is(statSync(join(dir, 'f')).uid, 1234)
-  const none = await run(['stat', '-Lc', '%t:%T %F', '/proc/self/fd/0'], {
-    user: 1000,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  t.is(none.stdout, '1:3 character special file\n')
-  t.is(statSync('/dev/null').uid, 0)
-})
+row(
+  'A10',
+  'only what Caisson made is given to the user',
+  async (t) => {
+    const { run, dir } = await scene(t)
+    writeFileSync(join(dir, 'f'), 'content\n')
+    chownSync(join(dir, 'f'), 1234, 1234)
+    const file = openSync(join(dir, 'f'), 'r+')
+    const { stdout } = await run(['sh', '-c', 'stat -Lc "%u %F" /proc/self/fd/0 /proc/self/fd/1'], {
+      user: 1000,
+      stdio: [file, 'pipe', file],
+    })
+    closeSync(file)
+    t.is(stdout, '1234 regular file\n1000 fifo\n')
+    t.is(statSync(join(dir, 'f')).uid, 1234)
+    const none = await run(['stat', '-Lc', '%t:%T %F', '/proc/self/fd/0'], {
+      user: 1000,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    t.is(none.stdout, '1:3 character special file\n')
+    t.is(statSync('/dev/null').uid, 0)
+  },
+  'root',
+)
 
-row('B5', 'a node that was made opens nothing', async (t) => {
-  const { sh } = await scene(t)
-  const script = `
+row(
+  'B5',
+  'a node that was made opens nothing',
+  async (t) => {
+    const { sh } = await scene(t)
+    const script = `
     mknod /tmp/mem c 1 1 && (: </tmp/mem) 2>/dev/null && echo OPENED mem
     mknod /tmp/kmsg c 1 11 && (: </tmp/kmsg) 2>/dev/null && echo OPENED kmsg
     mknod /tmp/loop b 7 0 && (: </tmp/loop) 2>/dev/null && echo OPENED loop
     mknod /tmp/null c 1 3 && echo >/tmp/null && echo null
   `
-  for (const options of [
-    {},
-    { capAdd: ['SYS_ADMIN', 'SYSLOG', 'SYS_RAWIO'] },
-    { init: true, capAdd: ['SYSLOG'] },
-  ]) {
-    t.is((await sh(script, options)).stdout, 'null\n')
-  }
-  // In a group below its own, too.
-  const deep = await sh(
-    `mkdir -p /cg && mount -t cgroup2 c /cg && mkdir /cg/deep && echo $$ >/cg/deep/cgroup.procs && ${script.trim()}`,
-    {
-      capAdd: ['SYS_ADMIN', 'SYSLOG'],
-      seccomp: 'unconfined',
-    },
-  )
-  t.is(deep.stdout.replace(/^$/, 'null\n'), 'null\n')
-  t.is(rootfs.length > 0, true)
-})
+    for (const options of [
+      {},
+      { capAdd: ['SYS_ADMIN', 'SYSLOG', 'SYS_RAWIO'] },
+      { init: true, capAdd: ['SYSLOG'] },
+    ]) {
+      t.is((await sh(script, options)).stdout, 'null\n')
+    }
+    // In a group below its own, too.
+    const deep = await sh(
+      `mkdir -p /cg && mount -t cgroup2 c /cg && mkdir /cg/deep && echo $$ >/cg/deep/cgroup.procs && ${script.trim()}`,
+      {
+        capAdd: ['SYS_ADMIN', 'SYSLOG'],
+        seccomp: 'unconfined',
+      },
+    )
+    t.is(deep.stdout.replace(/^$/, 'null\n'), 'null\n')
+    t.is(rootfs.length > 0, true)
+  },
+  'root',
+)

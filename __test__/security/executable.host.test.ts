@@ -15,6 +15,7 @@ import {
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
+import { isRoot } from '../host/ground.ts'
 import { row } from './row.ts'
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url))
@@ -31,11 +32,16 @@ row('A1', 'what a container sees of the engine is not the installed file', async
   const [inode = '', name = ''] = stdout.split('\n')
   const { dev, ino } = statSync(path)
   t.false(inode.startsWith(`${dev}:${ino} `), stdout)
-  t.regex(inode, / 0$/)
-  t.regex(name, /^\/memfd:caisson-runtime \(deleted\)$/)
   t.false(/WRITTEN|OPENED/.test(stdout), stdout)
-  // A copy, of this very file.
-  t.true(stdout.includes(before), stdout)
+  if (isRoot) {
+    t.regex(inode, / 0$/)
+    t.regex(name, /^\/memfd:caisson-runtime \(deleted\)$/)
+    // A copy, of this very file.
+    t.true(stdout.includes(before), stdout)
+  } else {
+    // Executed outside of the container's user namespace, it is not for the container to look at.
+    t.is(stdout.trim(), '')
+  }
 
   // A command that leads back to whoever executes it.
   const root = join(dir, 'root')
@@ -89,58 +95,71 @@ function start(place: string, root: string): string {
   return stdout.trim() || stderr
 }
 
-row('E8', 'an executable that somebody else may change is not run by root', async (t) => {
-  const { dir, root } = await scene(t)
-  const place = install(dir)
-  const runtime = join(place, 'caisson-runtime')
-  t.is(start(place, root), 'ran')
+row(
+  'E8',
+  'an executable that somebody else may change is not run by root',
+  async (t) => {
+    const { dir, root } = await scene(t)
+    const place = install(dir)
+    const runtime = join(place, 'caisson-runtime')
+    t.is(start(place, root), 'ran')
 
-  chownSync(runtime, 1000, 1000)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*caisson-runtime belongs to user 1000/)
-  chownSync(runtime, 0, 0)
-  chmodSync(runtime, 0o757)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*can be written by others/)
-  chmodSync(runtime, 0o775)
-  chownSync(runtime, 0, 1000)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
-  chownSync(runtime, 0, 0)
-  chmodSync(runtime, 0o755)
-  t.is(start(place, root), 'ran')
+    chownSync(runtime, 1000, 1000)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*caisson-runtime belongs to user 1000/)
+    chownSync(runtime, 0, 0)
+    chmodSync(runtime, 0o757)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*can be written by others/)
+    chmodSync(runtime, 0o775)
+    chownSync(runtime, 0, 1000)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
+    chownSync(runtime, 0, 0)
+    chmodSync(runtime, 0o755)
+    t.is(start(place, root), 'ran')
 
-  chownSync(place, 1000, 1000)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*package belongs to user 1000/)
-  chownSync(place, 0, 0)
-  chmodSync(dir, 0o777)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
-  chmodSync(dir, 0o1777)
-  t.is(start(place, root), 'ran')
-  chmodSync(dir, 0o755)
+    chownSync(place, 1000, 1000)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*package belongs to user 1000/)
+    chownSync(place, 0, 0)
+    chmodSync(dir, 0o777)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
+    chmodSync(dir, 0o1777)
+    t.is(start(place, root), 'ran')
+    chmodSync(dir, 0o755)
 
-  // A link to it does not hide where it is.
-  const other = join(dir, 'other')
-  mkdirSync(other)
-  cpSync(runtime, join(other, 'real'))
-  chownSync(other, 1000, 1000)
-  rmSync(runtime)
-  symlinkSync(join(other, 'real'), runtime)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*other belongs to user 1000/)
-})
+    // A link to it does not hide where it is.
+    const other = join(dir, 'other')
+    mkdirSync(other)
+    cpSync(runtime, join(other, 'real'))
+    chownSync(other, 1000, 1000)
+    rmSync(runtime)
+    symlinkSync(join(other, 'real'), runtime)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL .*other belongs to user 1000/)
+  },
+  'root',
+)
 
-row('E8', 'the owner of the package’s own code is trusted: it runs already', async (t) => {
-  const { dir, root } = await scene(t)
-  const place = install(dir)
-  for (const name of ['', 'caisson-runtime', 'caisson.linux-x64-gnu.node', 'src', 'src/native.ts'])
-    chownSync(join(place, name), 1000, 1000)
-  t.is(start(place, root), 'ran')
-  chmodSync(join(place, 'caisson-runtime'), 0o777)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
-})
+row(
+  'E8',
+  'the owner of the package’s own code is trusted: it runs already',
+  async (t) => {
+    const { dir, root } = await scene(t)
+    const place = install(dir)
+    for (const name of ['', 'caisson-runtime', 'caisson.linux-x64-gnu.node', 'src', 'src/native.ts'])
+      chownSync(join(place, name), 1000, 1000)
+    t.is(start(place, root), 'ran')
+    chmodSync(join(place, 'caisson-runtime'), 0o777)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
+  },
+  'root',
+)
 
-row('E8', 'a file that is swapped after the first start is not run', async (t) => {
-  const { dir, root } = await scene(t)
-  const place = install(dir)
-  writeFileSync(join(dir, 'evil'), '#!/bin/sh\ntouch /run/caisson-evil\n', { mode: 0o755 })
-  const program = `
+row(
+  'E8',
+  'a file that is swapped after the first start is not run',
+  async (t) => {
+    const { dir, root } = await scene(t)
+    const place = install(dir)
+    writeFileSync(join(dir, 'evil'), '#!/bin/sh\ntouch /run/caisson-evil\n', { mode: 0o755 })
+    const program = `
     import { Engine } from '${place}/src/index.ts'
     import { renameSync } from 'node:fs'
     for (let n = 0; n < 20; n += 1) {
@@ -150,19 +169,28 @@ row('E8', 'a file that is swapped after the first start is not run', async (t) =
       if (n === 0) renameSync('${dir}/evil', '${place}/caisson-runtime')
     }
   `
-  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
-    encoding: 'utf8',
-  })
-  t.is(stdout, 'ran\n'.repeat(20), stderr)
-  t.throws(() => statSync('/run/caisson-evil'))
-  // What stands there now is another user's for the next one.
-  chownSync(join(place, 'caisson-runtime'), 1000, 1000)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
-})
+    const { stdout, stderr } = spawnSync(
+      process.execPath,
+      ['--input-type=module-typescript', '-e', program],
+      {
+        encoding: 'utf8',
+      },
+    )
+    t.is(stdout, 'ran\n'.repeat(20), stderr)
+    t.throws(() => statSync('/run/caisson-evil'))
+    // What stands there now is another user's for the next one.
+    chownSync(join(place, 'caisson-runtime'), 1000, 1000)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
+  },
+  'root',
+)
 
-row('E8', 'what somebody put on Object.prototype is no option', async (t) => {
-  const { dir, root } = await scene(t)
-  const program = `
+row(
+  'E8',
+  'what somebody put on Object.prototype is no option',
+  async (t) => {
+    const { dir, root } = await scene(t)
+    const program = `
     import { Engine } from '${checkout}src/index.ts'
     const bad = {
       privileged: true, capAdd: ['ALL'], mounts: [{ type: 'bind', source: '/', target: '/host' }], env: { EVIL: '1' },
@@ -179,17 +207,23 @@ row('E8', 'what somebody put on Object.prototype is no option', async (t) => {
     for (const name of Object.keys(bad)) delete Object.prototype[name]
     await engine.close()
   `
-  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
-    encoding: 'utf8',
-  })
-  t.regex(
-    stdout,
-    /^CapEff:\t00000000a80425fb\n0\n0\nwrote\nlo\nsh\ncrw.* \/dev\/fuller\n\/sys\/fs\/cgroup\/caisson\/[0-9a-f]{64}\n$/,
-    stderr,
-  )
-  t.is(statSync(join(dir, 'x')).uid, 0)
-  // Of the check itself, so that its control fails here too.
-  const place = install(dir)
-  chownSync(dirname(join(place, 'caisson-runtime')), 1000, 1000)
-  t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
-})
+    const { stdout, stderr } = spawnSync(
+      process.execPath,
+      ['--input-type=module-typescript', '-e', program],
+      {
+        encoding: 'utf8',
+      },
+    )
+    t.regex(
+      stdout,
+      /^CapEff:\t00000000a80425fb\n0\n0\nwrote\nlo\nsh\ncrw.* \/dev\/fuller\n\/sys\/fs\/cgroup\/caisson\/[0-9a-f]{64}\n$/,
+      stderr,
+    )
+    t.is(statSync(join(dir, 'x')).uid, 0)
+    // Of the check itself, so that its control fails here too.
+    const place = install(dir)
+    chownSync(dirname(join(place, 'caisson-runtime')), 1000, 1000)
+    t.regex(start(place, root), /^ERR_UNSAFE_INSTALL/)
+  },
+  'root',
+)

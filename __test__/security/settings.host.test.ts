@@ -75,19 +75,24 @@ row('A14', 'NUL and huge values', async (t) => {
   await t.throwsAsync(run(['true'], { sysctls: { 'kernel.panic': same } }))
 })
 
-row('A15', 'read-only is so for what is mounted below the source', async (t) => {
-  const { sh, dir } = await scene(t)
-  const inner = join(dir, 'v/inner')
-  mkdirSync(inner, { recursive: true })
-  execFileSync('mount', ['-t', 'tmpfs', 'inner', inner])
-  t.teardown(() => execFileSync('umount', [inner]))
-  const { stdout, stderr } = await sh(
-    'touch /v/inner/x || echo held; grep " /proc/sys " /proc/self/mountinfo | cut -d" " -f6',
-    {
-      mounts: [{ type: 'bind', source: join(dir, 'v'), target: '/v', readOnly: true }],
-    },
-  )
-  t.regex(stderr, /Read-only file system/)
-  t.is(stdout, 'held\nro,nosuid,nodev,noexec,relatime\n')
-  t.false(existsSync(join(inner, 'x')))
-})
+row(
+  'A15',
+  'read-only is so for what is mounted below the source',
+  async (t) => {
+    const { sh, dir } = await scene(t)
+    const inner = join(dir, 'v/inner')
+    mkdirSync(inner, { recursive: true })
+    execFileSync('mount', ['-t', 'tmpfs', 'inner', inner])
+    t.teardown(() => execFileSync('umount', [inner]))
+    const { stdout, stderr } = await sh(
+      'touch /v/inner/x || echo held; grep " /proc/sys " /proc/self/mountinfo | cut -d" " -f6',
+      {
+        mounts: [{ type: 'bind', source: join(dir, 'v'), target: '/v', readOnly: true }],
+      },
+    )
+    t.regex(stderr, /Read-only file system/)
+    t.is(stdout, 'held\nro,nosuid,nodev,noexec,relatime\n')
+    t.false(existsSync(join(inner, 'x')))
+  },
+  'root',
+)

@@ -1,5 +1,6 @@
 /** What a container gets when nobody says otherwise: docker's defaults of 2026, as facts. */
 import { existsSync, readdirSync } from 'node:fs'
+import type { IdKind } from '../state/ids.ts'
 import { constant } from './constant.ts'
 
 /** The capabilities of a container, of those that the engine itself holds. */
@@ -83,7 +84,10 @@ export interface SpecMount {
 const strict = ['nosuid', 'noexec', 'nodev']
 
 /** The mounts of every container, in the order in which they are made. */
-export function defaultMounts(shmSize: number): SpecMount[] {
+export function defaultMounts(shmSize: number, ids: IdKind): SpecMount[] {
+  // The terminals' group, which a user namespace of one id does not have.
+  const group = ids === 'single' ? [] : ['gid=5']
+
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: [...strict] },
     {
@@ -96,7 +100,7 @@ export function defaultMounts(shmSize: number): SpecMount[] {
       destination: '/dev/pts',
       type: 'devpts',
       source: 'devpts',
-      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', ...group],
     },
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: [...strict, 'ro'] },
     { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: [...strict, 'ro'] },

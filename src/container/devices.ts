@@ -1,6 +1,8 @@
 /** Devices of this machine in a container: a node, and a rule that lets it be opened. */
 import { statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
+import { idMap } from '../state/ids.ts'
+import type { SpecMount } from './defaults.ts'
 import { bare, refuse } from './options.ts'
 import type { DeviceOption, RunOptions } from './options.ts'
 
@@ -43,9 +45,12 @@ export function device(
   return { stats, type: stats.isBlockDevice() ? 'b' : 'c', ...deviceNumbers(stats.rdev) }
 }
 
-export function deviceNodes(options: RunOptions): { nodes: object[]; rules: object[] } {
+/** Nodes and rules; or for a user, who can make no node, mounts. */
+export function deviceNodes(options: RunOptions): { nodes: object[]; rules: object[]; bound: SpecMount[] } {
   const nodes: object[] = []
   const rules: object[] = []
+  const bound: SpecMount[] = []
+  const mapped = idMap().kind !== 'root'
   for (const given of options.devices ?? []) {
     const {
       host,
@@ -54,6 +59,20 @@ export function deviceNodes(options: RunOptions): { nodes: object[]; rules: obje
     } = typeof given === 'string' ? bare(parse(given)) : given
     if (!/^[rwm]+$/.test(permissions)) throw refuse('devices', `'${permissions}' is not made of r, w and m`)
     const { stats, type, major, minor } = device('devices', host)
+    if (mapped) {
+      if (!permissions.includes('r') || !permissions.includes('w'))
+        throw refuse(
+          'devices',
+          `'${permissions}' of ${host} needs root: a user's container has rw, or nothing`,
+        )
+      bound.push({
+        destination: container,
+        type: 'bind',
+        source: host,
+        options: ['bind', 'rprivate', 'nosuid', 'noexec'],
+      })
+      continue
+    }
     nodes.push({
       path: container,
       type,
@@ -65,5 +84,5 @@ export function deviceNodes(options: RunOptions): { nodes: object[]; rules: obje
     })
     rules.push({ allow: true, type, major, minor, access: permissions })
   }
-  return { nodes, rules }
+  return { nodes, rules, bound }
 }

@@ -1,7 +1,18 @@
 /** `{ rootfs }`: a directory, or with `/` the machine itself, as a throwaway copy-on-write view. */
-import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
 import { homedir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
+import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
 import type { SpecMount } from './defaults.ts'
 import { refuse } from './options.ts'
@@ -51,8 +62,8 @@ function below(path: string, dirs: readonly string[]): boolean {
   return dirs.some((dir) => path === dir || path.startsWith(`${dir}/`))
 }
 
-/** The directories of the machine where another file system is mounted, topmost mounts only. */
-function mountedDirectories(): string[] {
+/** The places of the machine where another file system is mounted, topmost mounts only. */
+function mountPoints(): string[] {
   const points = new Set<string>()
   for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
     const [left = '', right = ''] = line.split(' - ')
@@ -62,20 +73,86 @@ function mountedDirectories(): string[] {
     if (kernelTypes.has(type)) points.delete(point)
     else points.add(point)
   }
-  return [...points].filter((point) => {
-    try {
-      return statSync(point).isDirectory()
-    } catch {
-      // Covered by a later mount, or of a file system that does not answer: not part of the view.
-      return false
+  return [...points]
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    // Covered by a later mount, or of a file system that does not answer: not part of the view.
+    return false
+  }
+}
+
+/** More overlays than this are a machine that is not for this. */
+const mostParts = 600
+
+/**
+ * The parts of a user's view. One overlay cannot have a lower with mounts of the host's below it, which are locked there
+ * (mount_namespaces(7)): a directory is a part if nothing is mounted below it, else its entries are looked at.
+ */
+function userParts(
+  points: readonly string[],
+  own: readonly string[],
+): { layers: Layered[]; bound: SpecMount[] } {
+  const layers: Layered[] = []
+  const bound: SpecMount[] = []
+  const look = (directory: string): void => {
+    for (const entry of readdirSync(directory, { withFileTypes: true })) {
+      const path = join(directory, entry.name)
+      if (below(path, fresh) || own.includes(path)) continue
+      if (entry.isDirectory()) {
+        const open = points.some((point) => point.startsWith(`${path}/`))
+        if (open) look(path)
+        else layers.push({ target: path, lowers: [path] })
+      } else if (entry.isFile() && directory !== '/') {
+        bound.push({ destination: path, type: 'bind', source: path, options: ['bind', 'rprivate', 'ro'] })
+      }
+      if (layers.length + bound.length > mostParts)
+        throw refuse('rootfs', `'/' has too many mounts of its own on this machine for a user's view of it`)
     }
-  })
+  }
+  look('/')
+  return { layers, bound }
+}
+
+/** What stands at the top beside directories: links, as /bin. They are a layer of Caisson's own. */
+function links(roots: Roots): string {
+  const place = join(roots.data, 'machine')
+  mkdirSync(place, { recursive: true, mode: 0o755 })
+  for (const entry of readdirSync('/', { withFileTypes: true }).filter((one) => one.isSymbolicLink())) {
+    const target = readlinkSync(join('/', entry.name))
+    const link = join(place, entry.name)
+    if (linkAt(link) === target) continue
+    rmSync(link, { force: true })
+    symlinkSync(target, link)
+  }
+  return place
+}
+
+function linkAt(path: string): string | undefined {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return undefined
+  }
 }
 
 function machine(roots: Roots): RootFilesystem {
   const own = [roots.data, roots.run].filter((path) => existsSync(path)).map((path) => realpathSync(path))
-  const points = mountedDirectories().filter((point) => !below(point, own))
-  const layers = ['/', ...points.toSorted()].map((target) => ({ target, lowers: [target] }))
+  const points = mountPoints().filter((point) => !below(point, own))
+  const whole = idMap().kind === 'root'
+  const parts = whole
+    ? {
+        layers: points
+          .filter(isDirectory)
+          .toSorted()
+          .map((target) => ({ target, lowers: [target] })),
+        bound: [],
+      }
+    : userParts(points, own)
+  const layers = [{ target: '/', lowers: [whole ? '/' : links(roots)] }, ...parts.layers]
   const agent = process.env.SSH_AUTH_SOCK
   const homes = [...new Set([homedir(), '/root'])]
   const hidden = [
@@ -91,7 +168,8 @@ function machine(roots: Roots): RootFilesystem {
     source: 'tmpfs',
     options: ['nosuid', 'nodev', 'mode=755'],
   }
-  return { layers, extras: { mounts: [run], maskedPaths: maskedPaths.filter((path) => !below(path, fresh)) } }
+  const mounts = [run, ...parts.bound]
+  return { layers, extras: { mounts, maskedPaths: maskedPaths.filter((path) => !below(path, fresh)) } }
 }
 
 /** The root file system for `{ rootfs }`. */

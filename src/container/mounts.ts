@@ -1,6 +1,7 @@
 /** The mounts of a container: its own, the engine's files, the caller's. */
 import { engineFiles, shmSize, defaultMounts } from './defaults.ts'
 import type { SpecMount } from './defaults.ts'
+import { idMap } from '../state/ids.ts'
 import { bare, refuse } from './options.ts'
 import type { MountOption, RunOptions } from './options.ts'
 import { bytes } from './units.ts'
@@ -79,8 +80,13 @@ function depth(mount: SpecMount): number {
  * one at /dev all of those below it.
  */
 export function mounts(options: RunOptions, rootMounts: readonly SpecMount[]): readonly SpecMount[] {
-  const { mounts: bound, tmpfs, readOnly, shmSize: size } = options
-  const plain = bound === undefined && tmpfs === undefined && readOnly !== true && size === undefined
+  const { mounts: bound, tmpfs, readOnly, shmSize: size, network } = options
+  const plain =
+    bound === undefined &&
+    tmpfs === undefined &&
+    readOnly !== true &&
+    size === undefined &&
+    network !== 'host'
   if (!plain || rootMounts.length > 0) return arranged(options, rootMounts)
   unchanged ??= constant(arranged(bare({}), []))
   return unchanged
@@ -88,6 +94,17 @@ export function mounts(options: RunOptions, rootMounts: readonly SpecMount[]): r
 
 /** Those of most runs: equal objects are made once, and written once (constant.ts). */
 let unchanged: readonly SpecMount[] | undefined
+
+/** A user cannot mount the sysfs of the host's network (sysfs(5)): there it is the host's own, read-only. */
+function containerMounts(size: number, options: RunOptions): SpecMount[] {
+  const ids = idMap().kind
+  const fresh = defaultMounts(size, ids)
+  if (ids === 'root' || options.network !== 'host') return fresh
+  const bound = ['rbind', 'rprivate', 'nosuid', 'noexec', 'nodev', 'ro', 'rro']
+  return fresh.map((mount) =>
+    mount.type === 'sysfs' ? { ...mount, type: 'bind', source: '/sys', options: bound } : mount,
+  )
+}
 
 function arranged(options: RunOptions, rootMounts: readonly SpecMount[]): readonly SpecMount[] {
   const user = [
@@ -109,7 +126,7 @@ function arranged(options: RunOptions, rootMounts: readonly SpecMount[]): readon
     options: ['rbind', 'rprivate', ...(readOnly ? ['ro'] : [])],
   }))
   const size = options.shmSize === undefined ? shmSize : bytes('shmSize', options.shmSize)
-  const own = [...rootMounts, ...defaultMounts(size), ...engine]
+  const own = [...rootMounts, ...containerMounts(size, options), ...engine]
   return [
     ...own.filter(({ destination }) => !replaced(destination)),
     ...user.toSorted((left, right) => depth(left) - depth(right)),

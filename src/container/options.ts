@@ -137,9 +137,15 @@ export interface RunOptions {
   network?: 'none' | 'host'
   /** More groups of the user, by name or number. */
   groups?: readonly (string | number)[]
+  /**
+   * Less than this is an error. `full`: what root's containers have, users of their own and a cgroup of their own.
+   * `range`: users of their own. `single`, the default: this user's one id will do.
+   */
+  minIsolation?: 'full' | 'range' | 'single'
 }
 
 const known: Record<keyof RunOptions, true> = {
+  minIsolation: true,
   env: true,
   user: true,
   workdir: true,
@@ -225,6 +231,7 @@ const kinds: Partial<Record<keyof RunOptions, string>> = {
   name: 'string',
   stopSignal: 'string',
   groups: 'array',
+  minIsolation: 'string',
   size: 'object',
 }
 

@@ -1,5 +1,6 @@
 /** Plans by what is their spec's own: a second run of the same spec compiles nothing. */
 import { native, toError } from '../native.ts'
+import { idMap } from '../state/ids.ts'
 import type { Native } from '../native.ts'
 import { refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
@@ -37,6 +38,7 @@ export function planOf(spec: Spec, options: RunOptions): Plan {
     ...(seccomp !== undefined && !words.has(seccomp) && { profile: profileText(seccomp) }),
     // The host name comes with the launch: a spec that held it would be another one for each container.
     hostVariable: !Object.hasOwn(env, 'HOSTNAME'),
+    mapped: idMap().kind !== 'root',
     groups: groups.map(String),
   }
   const key = JSON.stringify([abridged(spec), extras])

@@ -136,14 +136,18 @@ export function usageOf(end: NativeEnd): Usage {
   }
 }
 
-/** Figures of a running container. */
+function ms(us: number | undefined): number | undefined {
+  return us === undefined ? undefined : us / 1000
+}
+
+/** Figures of a running container; undefined where its cgroup has none, or where it has no cgroup. */
 export function statsOf(usage: NativeUsage): {
-  cpu: { user: number; system: number }
+  cpu: { user: number | undefined; system: number | undefined }
   memory: { current: number | undefined; peak: number | undefined }
   pids: { current: number | undefined }
 } {
   return {
-    cpu: { user: (usage.userUs ?? 0) / 1000, system: (usage.systemUs ?? 0) / 1000 },
+    cpu: { user: ms(usage.userUs), system: ms(usage.systemUs) },
     memory: { current: usage.memory, peak: usage.memoryPeak },
     pids: { current: usage.pids },
   }
@@ -192,7 +196,7 @@ export function isolationOf(isolation: NativeIsolation, own: Record<string, stri
     ids:
       isolation.uidMap === '0 0 4294967295'
         ? 'root'
-        : isolation.uidMap.split(' ')[2] === '1'
+        : isolation.uidMap.split(' ').length === 3 && isolation.uidMap.endsWith(' 1')
           ? 'single'
           : 'range',
     uid: isolation.uid,

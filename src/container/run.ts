@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { CaissonError } from '../errors.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
+import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
 import { Attached } from './attached.ts'
 import { hosts } from './defaults.ts'
@@ -58,6 +59,7 @@ function check(options: RunOptions): void {
       `Invalid container name (${options.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
     )
   }
+  checkIsolation(options.minIsolation)
   // From JavaScript anything can come.
   const encoding: string = options.encoding ?? 'utf8'
   if (encoding !== 'utf8' && encoding !== 'buffer') {
@@ -69,6 +71,19 @@ function check(options: RunOptions): void {
   if (typeof seccomp === 'string' && !/^(default|unconfined|\s*\{[^]*)$/.test(seccomp)) {
     throw refuse('seccomp', `'${seccomp}' is neither default, unconfined nor a profile`)
   }
+}
+
+/** What can be known before a start; whether there is a cgroup the shim knows. */
+function checkIsolation(wanted: string | undefined): void {
+  if (wanted === undefined || wanted === 'single') return
+  if (wanted !== 'full' && wanted !== 'range')
+    throw refuse('minIsolation', `'${wanted}' is neither full, range nor single`)
+  if (idMap().kind !== 'single') return
+  throw new CaissonError(
+    'ERR_ISOLATION',
+    `minIsolation: ${wanted} needs a range of ids for this user in /etc/subuid and /etc/subgid, and newuidmap`,
+    { subject: 'minIsolation' },
+  )
 }
 
 function engineFile(path: string): string {
@@ -192,6 +207,7 @@ async function begin(
       files: files(options, hostname),
       stdio: stdio.payload,
       ownStdio: stdio.own,
+      grouped: options.minIsolation === 'full',
       timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
     }
     let failure = live.shim().launch(plan, launch)

@@ -5,6 +5,7 @@ import { CaissonError } from '../errors.ts'
 import { bare } from './options.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
+import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
 import { streams } from './streams.ts'
 
@@ -136,12 +137,14 @@ export class ShimConnection {
     if (this.#connected !== undefined) return this.#connected
 
     const { addon, runtimePath, javascriptPath } = native()
+    const ids = idMap()
     const options = bare({
       runtime: runtimePath,
       javascript: javascriptPath,
       runRoot: this.#roots.run,
       dataRoot: this.#roots.data,
       ...(this.#cgroupParent !== undefined && { cgroupParent: this.#cgroupParent }),
+      ...(ids.kind !== 'root' && { ids: bare(ids) }),
     })
     const shim = new addon.Shim(options)
     if (shim.events < 0 && shim.failure !== null) throw toError(shim.failure)

@@ -117,7 +117,7 @@ export function compose(
     },
     root: { path: 'rootfs', readonly: options.readOnly === true },
     ...(options.hostname !== undefined && { hostname: options.hostname }),
-    mounts: mounts(options, extras.mounts),
+    mounts: joined(mounts(options, extras.mounts), devices.bound),
     linux: {
       namespaces: namespaces[network],
       resources: { ...limits, devices: joined(defaults.deviceRules, devices.rules) },

@@ -6,6 +6,7 @@
 
 use crate::cgroup::stats::Usage;
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::idmap::IdMap;
 use crate::wire::{Bytes, Wire, wire};
 use caisson_sys::{Descriptor, Errno, Fd, socket};
 
@@ -22,6 +23,10 @@ wire! {
         pub data_root: String,
         /// The group below which containers' groups are made; none: the default.
         pub cgroup_parent: Option<String>,
+        /// The user namespace that the shim works in; none: its owner is root.
+        pub ids: Option<IdMap>,
+        /// It only undoes what dead shims left, by the rights that it has, and ends.
+        pub recover: bool,
     }
 }
 
@@ -53,6 +58,8 @@ wire! {
         pub files: Vec<(String, Bytes)>,
         /// Which of stdin (1), stdout (2), stderr (4) are pipes that Caisson made, to be given to the payload's user.
         pub own_stdio: u8,
+        /// Without a cgroup of its own it is not started.
+        pub grouped: bool,
         /// Milliseconds after which everything is killed; 0: never.
         pub timeout_ms: u64,
     }

@@ -19,6 +19,10 @@ pub enum Code {
     MountSource,
     /// A cgroup controller that a limit needs is not there.
     NoController,
+    /// Less is in force here than was asked for.
+    Isolation,
+    /// No user namespace can be had, which every user but root needs.
+    NoUserNamespace,
     /// An archive is malformed, hostile, or not supported.
     Archive,
     /// An archive or a document is larger than its limit.
@@ -39,7 +43,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the table that both languages share.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidSpec,
         Self::Unsupported,
         Self::CommandNotFound,
@@ -47,6 +51,8 @@ impl Code {
         Self::UserNotFound,
         Self::MountSource,
         Self::NoController,
+        Self::Isolation,
+        Self::NoUserNamespace,
         Self::Archive,
         Self::ImageLimit,
         Self::Digest,
@@ -68,6 +74,8 @@ impl Code {
             Self::UserNotFound => "ERR_USER_NOT_FOUND",
             Self::MountSource => "ERR_MOUNT_SOURCE",
             Self::NoController => "ERR_NO_CONTROLLER",
+            Self::Isolation => "ERR_ISOLATION",
+            Self::NoUserNamespace => "ERR_NO_USER_NAMESPACE",
             Self::Archive => "ERR_ARCHIVE",
             Self::ImageLimit => "ERR_IMAGE_LIMIT",
             Self::Digest => "ERR_DIGEST",

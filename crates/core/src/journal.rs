@@ -7,7 +7,7 @@
 
 use crate::cgroup;
 use crate::error::{At, Code, Error, Result, Stage};
-use caisson_sys::{Cwd, Errno, Fd, file};
+use caisson_sys::{Cwd, Errno, Fd, file, process};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{Mode, mkdirat};
 use std::ffi::CString;
@@ -19,12 +19,14 @@ use std::path::{Path, PathBuf};
 const SHIMS: &str = "shims";
 const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
+/// Where a journal would name a cgroup.
+const NONE: &str = "-";
 
 /// What a container makes outside of its bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
-    /// Its cgroup.
-    pub cgroup: PathBuf,
+    /// Its cgroup, if it has one.
+    pub cgroup: Option<PathBuf>,
     /// The directory of its writable layers.
     pub data: PathBuf,
 }
@@ -127,9 +129,23 @@ impl Place {
         let flags = file::open::RDONLY | file::open::DIRECTORY;
         let bundle =
             file::openat2(&self.fd, &name, flags, file::resolve::BENEATH, 0).at(Stage::JOURNAL, id)?;
-        let text = format!("cgroup {}\ndata {}\n", intent.cgroup.display(), intent.data.display());
+        let cgroup = intent.cgroup.as_deref().unwrap_or(Path::new(NONE));
+        let text = format!("cgroup {}\ndata {}\n", cgroup.display(), intent.data.display());
         write(&bundle, JOURNAL, text.as_bytes())?;
         Ok(bundle)
+    }
+
+    /// Adds the first process of a container that has no cgroup by which it could be found and killed: its id, and when
+    /// it was born, which no later process of that id shares.
+    ///
+    /// # Errors
+    /// As open(2), write(2).
+    pub fn note_init(&self, bundle: &Fd, pid: u32) -> Result<()> {
+        let born = born(pid).unwrap_or_default();
+        let flags = file::open::WRONLY | file::open::APPEND;
+        let journal = file::openat2(bundle, c"journal", flags, file::resolve::BENEATH, 0);
+        let text = format!("init {pid} {born}\n");
+        file::write_all(&journal.at(Stage::JOURNAL, JOURNAL)?, text.as_bytes()).at(Stage::JOURNAL, JOURNAL)
     }
 
     /// Removes a container's bundle directory with these files, once nothing else of it is left. The journal goes last.
@@ -253,14 +269,48 @@ fn recover_container(bundle: &Path) -> Result<()> {
     };
     // A journal that ends before its last line was cut by a crash before anything it names was made.
     let lines: Vec<&str> = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).collect();
-    if let [cgroup, data] = lines.as_slice()
+    if let [cgroup, data, more @ ..] = lines.as_slice()
         && let (Some(cgroup), Some(data)) = (cgroup.strip_prefix("cgroup "), data.strip_prefix("data "))
     {
-        cgroup::destroy(Path::new(cgroup))?;
-        if let Some(parent) = Path::new(cgroup).parent() {
-            let _ = fs::remove_dir(parent);
+        if let Some(init) = more.first().and_then(|line| line.strip_prefix("init ")) {
+            end(init).at(Stage::UNDO, "init")?;
+        }
+        if cgroup != NONE {
+            cgroup::destroy(Path::new(cgroup))?;
+            if let Some(parent) = Path::new(cgroup).parent() {
+                let _ = fs::remove_dir(parent);
+            }
         }
         remove(Path::new(data))?;
     }
     remove(bundle)
+}
+
+/// When a process was born, in clock ticks since boot: field 22 of proc_pid_stat(5).
+fn born(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// Kills the process `PID BORN`, if it is still that one; with it, as the first of its pid namespace, all of them. Waits
+/// until it is gone, at most two seconds.
+fn end(init: &str) -> std::result::Result<(), Errno> {
+    let Some((pid, expected)) = init.split_once(' ') else { return Ok(()) };
+    let (Ok(pid), Ok(expected)) = (pid.parse::<u32>(), expected.parse::<u64>()) else { return Ok(()) };
+    // The handle first, and the question after it: what the handle refers to is then known.
+    let handle = match process::pidfd_open(pid) {
+        Err(Errno::ESRCH) => return Ok(()),
+        answer => answer?,
+    };
+    if born(pid) != Some(expected) {
+        return Ok(());
+    }
+    let _ = process::send_signal(&handle, 9);
+    for _ in 0..400 {
+        if process::send_signal(&handle, 0) == Err(Errno::ESRCH) || born(pid) != Some(expected) {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Err(Errno::EBUSY)
 }

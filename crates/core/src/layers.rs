@@ -9,9 +9,10 @@
 //! that it links to come from the layers below, so the same archive on other layers is another directory, and an image
 //! could else plant files in those of others.
 
-use crate::archive::{self, Digest, Options, Report};
+use crate::archive::{self, Digest, Options, Owner, Report};
 use crate::channel::Layer;
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::idmap::IdMap;
 use crate::journal::private_directory;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
@@ -90,14 +91,14 @@ impl Store {
         Ok(Self { layers: make(LAYERS)?, unpacking: make(UNPACKING)? })
     }
 
-    /// Puts a layer into the store, if it is not there. It may wait for another process that is doing the same.
+    /// Puts a layer into the store, if it is not there; with `ids` by what that user namespace can have. It may wait for another process that is doing the same.
     ///
     /// # Errors
     /// As [`archive::unpack`]; nothing is left then.
-    pub fn unpack(&self, blob: OwnedFd, layer: &Layer) -> Result<()> {
+    pub fn unpack(&self, blob: OwnedFd, layer: &Layer, ids: Option<&IdMap>) -> Result<()> {
         let chain = name(&layer.chain)?;
         let Some(place) = self.claim(&chain)? else { return Ok(()) };
-        let made = self.fill(&chain, &place, blob, layer);
+        let made = self.fill(&chain, &place, blob, layer, ids);
         if made.is_err() {
             // While it is still locked: nobody else can have begun in it.
             let _ = archive::remove_tree(&self.unpacking, &chain);
@@ -144,7 +145,14 @@ impl Store {
         Err(Error::new(Code::Internal, Stage::UNPACK, chain, "its place in the store cannot be held"))
     }
 
-    fn fill(&self, chain: &CStr, place: &Flock<OwnedFd>, blob: OwnedFd, layer: &Layer) -> Result<()> {
+    fn fill(
+        &self,
+        chain: &CStr,
+        place: &Flock<OwnedFd>,
+        blob: OwnedFd,
+        layer: &Layer,
+        ids: Option<&IdMap>,
+    ) -> Result<()> {
         let place: Fd = place.try_clone().at(Stage::UNPACK, UNPACKING)?.into();
         // What a crash left in it.
         archive::remove_tree(&place, ROOT)?;
@@ -159,7 +167,10 @@ impl Store {
             expected_digest: Some(Digest::parse(&layer.digest)?),
             expected_size: Some(layer.size),
             expected_diff_id: Some(Digest::parse(&layer.diff_id)?),
-            devices: true,
+            // In a user namespace nodes cannot be made, nor the files of more users than it has.
+            devices: ids.is_none(),
+            userxattr: ids.is_some(),
+            owner: if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived },
             lowers: &lowers,
             ..Options::default()
         };

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod channel;
 pub mod clock;
 pub mod error;
+pub mod idmap;
 pub mod init;
 pub mod isolation;
 pub mod journal;

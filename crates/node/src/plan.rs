@@ -17,6 +17,8 @@ pub struct PlanExtras {
     pub profile: Option<String>,
     /// The environment gets `HOSTNAME`, if it has none.
     pub host_variable: bool,
+    /// It will be launched in a user namespace.
+    pub mapped: bool,
     /// More groups of the user, by name or number.
     pub groups: Vec<String>,
 }
@@ -40,6 +42,7 @@ impl Plan {
             // This process is Node, which has raised its own soft limit.
             lower_files: true,
             host_variable: extras.host_variable,
+            mapped: extras.mapped,
             groups: extras.groups,
         };
         let parsed =

@@ -18,7 +18,7 @@ use napi::bindgen_prelude::{AsyncTask, Buffer};
 use napi::{Env, Task};
 use napi_derive::napi;
 use nix::sys::socket::SockType;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One overlay of a root file system.
@@ -57,6 +57,8 @@ pub struct LaunchOptions {
     pub stdio: Vec<i32>,
     /// Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user.
     pub own_stdio: u32,
+    /// Whether it is not to start without a cgroup of its own.
+    pub grouped: bool,
     /// Milliseconds after which it is killed; 0: never.
     pub timeout_ms: f64,
 }
@@ -86,7 +88,8 @@ pub struct Shim {
     requests: Arc<Mutex<Option<Fd>>>,
     events: i32,
     started: Started,
-    run_root: PathBuf,
+    /// Where it works.
+    place: ShimOptions,
 }
 
 #[napi]
@@ -95,14 +98,13 @@ impl Shim {
     /// it cannot be started its events end, or there are none, and `failure` says why.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, options: ShimOptions) -> napi::Result<Self> {
-        let run_root = PathBuf::from(&options.run_root);
-        let (requests, events, started) = match start(options) {
+        let place = options.clone();
+        let (requests, events, started) = match start(options, false) {
             Ok((requests, events, started)) => (Some(requests), hold(events), started),
             Err(error) => (None, -1, Started::failed(error)),
         };
         let requests = Arc::new(Mutex::new(requests));
-        let left =
-            (Arc::clone(&requests), Aftermath { started: started.clone(), run_root: run_root.clone() });
+        let left = (Arc::clone(&requests), Aftermath { started: started.clone(), place: place.clone() });
         env.add_env_cleanup_hook(left, |(requests, mut aftermath)| {
             close(&requests);
             // A worker's end is not the process's: somebody must take the shim's end, and nobody here may wait for it.
@@ -110,7 +112,7 @@ impl Shim {
                 let _ = std::thread::Builder::new().stack_size(STACK).spawn(move || aftermath.run());
             }
         })?;
-        Ok(Self { requests, events, started, run_root })
+        Ok(Self { requests, events, started, place })
     }
 
     /// Why the shim could not be started; waits until that is known.
@@ -129,7 +131,7 @@ impl Shim {
     #[napi(catch_unwind)]
     pub fn ended(&self) -> AsyncTask<Aftermath> {
         close(&self.requests);
-        AsyncTask::new(Aftermath { started: self.started.clone(), run_root: self.run_root.clone() })
+        AsyncTask::new(Aftermath { started: self.started.clone(), place: self.place.clone() })
     }
 
     /// Starts a container; what comes of it are events.
@@ -187,7 +189,7 @@ impl Shim {
 /// What is done on another thread once a shim has ended.
 pub struct Aftermath {
     started: Started,
-    run_root: PathBuf,
+    place: ShimOptions,
 }
 
 impl Aftermath {
@@ -195,7 +197,15 @@ impl Aftermath {
         // Its lock goes with it; before that its journals are its own.
         if let Some(mut child) = self.started.take() {
             let _ = child.wait();
-            journal::recover(&self.run_root);
+            let left = journal::recover(Path::new(&self.place.run_root));
+            // What a container's other users own, the user has rights over in a user namespace alone.
+            if !left.is_empty()
+                && self.place.ids.is_some()
+                && let Ok((_requests, _events, started)) = start(self.place.clone(), true)
+                && let Some(mut child) = started.take()
+            {
+                let _ = child.wait();
+            }
         }
     }
 }
@@ -322,6 +332,7 @@ impl Shim {
                 .map(|file| (file.name, Bytes(file.content.into_bytes())))
                 .collect(),
             own_stdio,
+            grouped: options.grouped,
             timeout_ms: options.timeout_ms as u64,
         };
         let mut descriptors: Vec<&dyn Descriptor> = vec![plan_file];

@@ -3,6 +3,7 @@
 
 use crate::executable::sealed;
 use caisson_core::channel::{self, Hello};
+use caisson_core::idmap::IdMap;
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::{Descriptor, Fd};
 use napi_derive::napi;
@@ -18,6 +19,7 @@ pub(crate) const STACK: usize = 256 << 10;
 
 /// Where a shim works.
 #[napi(object)]
+#[derive(Clone)]
 pub struct ShimOptions {
     /// The executable.
     pub runtime: String,
@@ -29,6 +31,32 @@ pub struct ShimOptions {
     pub data_root: String,
     /// The cgroup below which containers' groups are made.
     pub cgroup_parent: Option<String>,
+    /// The user namespace that it works in; none for root.
+    pub ids: Option<IdOptions>,
+}
+
+/// The ids of a user namespace. A range is three numbers: the first inside, the first outside, how many.
+#[napi(object)]
+#[derive(Clone)]
+pub struct IdOptions {
+    /// Users, range after range.
+    pub uids: Vec<u32>,
+    /// Groups, range after range.
+    pub gids: Vec<u32>,
+    /// The paths of newuidmap and newgidmap; none for one user and one group alone.
+    pub helpers: Option<Vec<String>>,
+}
+
+impl From<IdOptions> for IdMap {
+    fn from(options: IdOptions) -> Self {
+        let ranges = |numbers: &[u32]| {
+            let ranges = numbers.as_chunks::<3>().0.iter();
+            ranges.map(|[inside, outside, count]| (*inside, (*outside, *count))).collect()
+        };
+        let helpers = options.helpers.and_then(|paths| <[String; 2]>::try_from(paths).ok());
+        let (uids, gids) = (ranges(&options.uids), ranges(&options.gids));
+        Self { uids, gids, helpers: helpers.map(|[uid, gid]| (uid, gid)) }
+    }
 }
 
 enum Start {
@@ -70,14 +98,17 @@ impl Started {
     }
 }
 
-/// Makes the sockets, says hello, and has the executable started on a thread.
-pub(crate) fn start(options: ShimOptions) -> Result<(Fd, Fd, Started)> {
+/// Makes the sockets, says hello, and has the executable started on a thread. With `recover` it undoes what others left,
+/// and ends.
+pub(crate) fn start(options: ShimOptions, recover: bool) -> Result<(Fd, Fd, Started)> {
     let (requests, their_requests) = pair(SockType::SeqPacket)?;
     let (events, their_events) = pair(SockType::Stream)?;
     let hello = Hello {
         run_root: options.run_root,
         data_root: options.data_root,
         cgroup_parent: options.cgroup_parent,
+        ids: options.ids.map(IdMap::from),
+        recover,
     };
     channel::send(&requests, &hello, &[], false).at(Stage::SHIM, "hello")?;
     let (runtime, javascript) = (options.runtime, options.javascript);

@@ -47,6 +47,8 @@ impl Errno {
     pub const EXDEV: Self = Self(18);
     /// No child processes.
     pub const ECHILD: Self = Self(10);
+    /// No space left: of a device, or of a count that has a limit.
+    pub const ENOSPC: Self = Self(28);
     /// No such process.
     pub const ESRCH: Self = Self(3);
 

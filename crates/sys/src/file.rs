@@ -18,6 +18,8 @@ pub mod open {
     pub const CREAT: u64 = 0o100;
     /// Must be absent.
     pub const EXCL: u64 = 0o200;
+    /// Each write goes to the end.
+    pub const APPEND: u64 = 0o2_000;
     /// Does not become the controlling terminal.
     pub const NOCTTY: u64 = 0o400;
     /// Does not wait for a FIFO's other end.

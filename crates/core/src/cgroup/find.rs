@@ -45,6 +45,18 @@ impl Parent {
         Ok(mount_point()?.join("caisson"))
     }
 
+    /// For everybody but root: a group of Caisson's own below the one that this process is in, where that was handed to
+    /// this user. None where it was not.
+    #[must_use]
+    pub fn delegated() -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        if own.split('/').any(|part| part == "..") {
+            return None;
+        }
+        Self::open(&mount_point().ok()?.join(own).join("caisson")).ok()
+    }
+
     /// Opens the group at `path`, and makes it if it is absent.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! capabilities by the raw calls.
 
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::idmap::IdMap;
 use crate::off::off;
 use crate::plan::User;
 use caisson_sys::file::{self, open, openat2, resolve};
@@ -172,9 +173,32 @@ pub(super) fn find(root: &Fd, user: &User) -> Result<Found> {
 }
 
 impl Found {
+    /// Whether the user namespace has this user and its groups.
+    pub(super) fn check(&self, ids: Option<&IdMap>) -> Result<()> {
+        let Some(ids) = ids else { return Ok(()) };
+        if ids.has(self.uid, self.gid) && self.groups.iter().all(|group| ids.has(self.uid, *group)) {
+            return Ok(());
+        }
+        let message = format!(
+            "user {}:{}, or one of its groups, is not among this container's ids: {}",
+            self.uid,
+            self.gid,
+            match ids.is_single() {
+                true =>
+                    "there is 0 alone, for want of a range in /etc/subuid and /etc/subgid, or of newuidmap",
+                false => "the ranges in /etc/subuid and /etc/subgid are too small",
+            }
+        );
+        Err(Error::new(Code::InvalidSpec, Stage::IDENTITY, "process.user", message))
+    }
+
     /// Groups, group, user, in this order; capabilities are kept for [`Found::limit_capabilities`].
-    pub(super) fn take_effect(&self) -> Result<()> {
+    pub(super) fn take_effect(&self, ids: Option<&IdMap>) -> Result<()> {
         let stage = Stage::IDENTITY;
+        if ids.is_some_and(IdMap::is_single) {
+            // It is the one user there is, who cannot change groups (user_namespaces(7)).
+            return Ok(());
+        }
         if self.uid != 0 {
             rights::keep_capabilities().at(stage, "keepcaps")?;
         }

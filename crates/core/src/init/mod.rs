@@ -12,6 +12,7 @@ mod terminal;
 use crate::channel::{self, Isolation, Report, Stamps};
 use crate::clock;
 use crate::error::{At, Error, Result};
+use crate::idmap::IdMap;
 use crate::isolation;
 use crate::off::off;
 use crate::plan::{LaunchPlan, Step};
@@ -46,6 +47,12 @@ pub struct Given {
     pub executing: &'static AtomicU64,
     /// Whether its parent sees by itself what namespaces it is in.
     pub seen: bool,
+    /// The mount namespace of which it enters a copy when it enters the root; none: it was born in it.
+    pub namespace: Option<Fd>,
+    /// The users and groups that there are; none: all.
+    pub ids: Option<IdMap>,
+    /// Whether nothing but its parent knows of it: it dies with that.
+    pub tied: bool,
 }
 
 struct Init {
@@ -179,7 +186,7 @@ impl Init {
             }
             Step::FindUser { user } => {
                 self.found = identity::find(self.root(stage)?, user)?;
-                Ok(())
+                self.found.check(self.given.ids.as_ref())
             }
             Step::Report {} => self.report(),
             Step::LimitBounding { keep } => {
@@ -188,7 +195,11 @@ impl Init {
             Step::Filter { program, flags } => {
                 rights::load_filter(&program.0, *flags).at(stage, "linux.seccomp")
             }
-            Step::Become {} => self.found.take_effect(),
+            Step::Become {} => {
+                self.found.take_effect(self.given.ids.as_ref())?;
+                // After the last change of ids, which would undo it (PR_SET_PDEATHSIG(2const)).
+                if self.given.tied { rights::set_parent_death_signal(9).at(stage, "prctl") } else { Ok(()) }
+            }
             Step::Capabilities { effective, permitted, inheritable, ambient } => {
                 self.found.limit_capabilities(*effective, *permitted, *inheritable, *ambient)
             }

@@ -5,6 +5,7 @@ use crate::error::{At, Code, Error, Result, Stage};
 use crate::off::off;
 use crate::plan::Filesystem;
 use crate::rootfs::open::{Kind, find, find_or_make, is_directory};
+use caisson_sys::process::{self, namespace};
 use caisson_sys::{Cwd, Errno, Fd, file, mount};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat};
 use std::ffi::{CStr, CString};
@@ -39,6 +40,10 @@ impl Init {
     /// a root that covers the namespace's for no chroot: user namespaces and pivot_root work inside.
     pub(super) fn enter_root(&mut self) -> Result<()> {
         let stage = Stage::ROOT;
+        if let Some(empty) = self.given.namespace.take() {
+            process::setns(&empty, namespace::MOUNT).at(stage, "setns")?;
+            process::unshare(namespace::MOUNT).at(stage, "unshare")?;
+        }
         if off("in_root") {
             std::fs::create_dir_all(OUTSIDE).at(stage, OUTSIDE)?;
             mount::attach_at(&self.given.root, Cwd, OUTSIDE_C).at(stage, OUTSIDE)?;

@@ -2,25 +2,24 @@
 
 mod namespaces;
 mod sources;
+mod uppers;
 
 use crate::cgroup::{Cgroup, Parent};
 use crate::channel::{Hello, Isolation, Launch, Stamps};
 use crate::clock;
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::idmap::IdMap;
 use crate::init::{self, Given};
 use crate::isolation;
 use crate::journal::{self, Intent, Place};
 use crate::off::off;
 use crate::plan::LaunchPlan;
-use crate::rootfs::overlay;
 use caisson_sys::process::{self, Fork};
 use caisson_sys::{Fd, bpf, shared, socket};
 use namespaces::MountNamespaces;
 use sources::Masks;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,8 +31,9 @@ const CONTAINERS: &str = "containers";
 pub struct Launcher {
     place: Place,
     data: PathBuf,
-    parent_path: PathBuf,
-    parent: Parent,
+    /// Where groups are made; none where none may be.
+    groups: Option<Parent>,
+    ids: Option<IdMap>,
     masks: Masks,
     namespaces: MountNamespaces,
     /// The id map of this process, which containers without a user namespace share.
@@ -109,25 +109,25 @@ impl Launcher {
                 return Err(Error::invalid(name, format!("'{}' is not an absolute path", root.display())));
             }
         }
-        let namespaces = MountNamespaces::make()?;
+        let namespaces = MountNamespaces::make(hello.ids.is_some())?;
         journal::private_directory(run_root)?;
         journal::recover(run_root);
         let place = Place::make(run_root)?;
         let data = data_root.join(CONTAINERS);
         journal::private_directory(data_root)?;
         journal::private_directory(&data)?;
-        let parent_path = match &hello.cgroup_parent {
-            Some(path) => PathBuf::from(path),
-            None => Parent::default_path()?,
+        let groups = match (&hello.cgroup_parent, &hello.ids) {
+            (Some(path), _) => Some(Parent::open(Path::new(path))?),
+            (None, None) => Some(Parent::open(&Parent::default_path()?)?),
+            (None, Some(_)) => Parent::delegated(),
         };
-        let parent = Parent::open(&parent_path)?;
         let masks = Masks::make(&place.path)?;
         let uid_map = isolation::uid_map(&namespaces.proc);
         Ok(Self {
             place,
             data,
-            parent_path,
-            parent,
+            groups,
+            ids: hello.ids.clone(),
             masks,
             namespaces,
             uid_map,
@@ -136,6 +136,12 @@ impl Launcher {
             next_moment: 0,
             programs: HashMap::new(),
         })
+    }
+
+    /// The user namespace that this process is in, if it is in one of its own.
+    #[must_use]
+    pub fn ids(&self) -> Option<&IdMap> {
+        self.ids.as_ref()
     }
 
     /// Starts a container. What it made is taken down again if it fails.
@@ -184,8 +190,8 @@ impl Launcher {
         made: &mut Made,
         (mut stamps, executing): (Stamps, &'static AtomicU64),
     ) -> Result<(u32, Fd, Fd, Stamps)> {
-        let intent = Intent { cgroup: self.parent_path.join(&launch.id), data: made.data.clone() };
-        let bundle = self.place.begin(&launch.id, &intent)?;
+        let cgroup = self.groups.as_ref().map(|parent| parent.path.join(&launch.id));
+        let bundle = self.place.begin(&launch.id, &Intent { cgroup, data: made.data.clone() })?;
         for (name, content) in &launch.files {
             journal::write(&bundle, name, &content.0)?;
             made.files.push(name.clone());
@@ -194,10 +200,14 @@ impl Launcher {
 
         let name = CString::new(launch.id.as_str()).map_err(|_| Error::invalid("id", "holds a NUL byte"))?;
         let program = self.program(&plan.devices.0)?;
-        made.cgroup = Some(self.group(&name, plan, program.as_ref())?);
+        made.cgroup = self.group(&name, plan, program.as_ref())?;
+        if launch.grouped && made.cgroup.is_none() {
+            let message = "full: no cgroup is delegated to this user";
+            return Err(Error::new(Code::Isolation, Stage::CGROUP, "minIsolation", message));
+        }
         stamps.grouped = clock::now();
 
-        let mut roots = self.layers(launch, made)?;
+        let mut roots = uppers::make(launch, made, self.ids.is_some())?;
         let sources = sources::open(plan, &bundle)?;
         let masks = self.masks.clones()?;
         let (report, reports) = socket_pair()?;
@@ -208,6 +218,7 @@ impl Launcher {
         stamps.sourced = clock::now();
 
         let group = made.cgroup.as_ref().map(|group| &group.main);
+        let namespace = self.namespaces.ahead().at(Stage::CLONE, "namespace")?;
         let fork = self.namespaces.fork(plan.namespaces, group);
         match fork.at(Stage::CLONE, "clone3")? {
             Fork::Child => {
@@ -223,10 +234,20 @@ impl Launcher {
                     hostname: launch.hostname.clone(),
                     executing,
                     seen: self.sees,
+                    namespace,
+                    tied: made.cgroup.is_none(),
+                    ids: self.ids.clone(),
                 };
                 init::init(std::mem::take(plan), given)
             }
-            Fork::Parent { pid, pidfd } => Ok((pid, pidfd, report, stamps)),
+            Fork::Parent { pid, pidfd } => {
+                if made.cgroup.is_none() {
+                    // Nothing else would tell who it was, were we killed now: only init's own tie to us.
+                    let noted = self.place.note_init(&bundle, pid);
+                    noted.inspect_err(|_| end(&pidfd))?;
+                }
+                Ok((pid, pidfd, report, stamps))
+            }
         }
     }
 
@@ -243,49 +264,20 @@ impl Launcher {
     }
 
     /// The parent goes when nobody uses it, so another shim that leaves may have taken it since we opened it.
-    fn group(&mut self, name: &CString, plan: &LaunchPlan, program: Option<&Fd>) -> Result<Cgroup> {
+    fn group(&mut self, name: &CString, plan: &LaunchPlan, program: Option<&Fd>) -> Result<Option<Cgroup>> {
+        let Some(parent) = &mut self.groups else {
+            let Some(limit) = plan.limits.first() else { return Ok(None) };
+            let message = "no cgroup is delegated to this user: start the program by `systemd-run --user --scope \
+                           -p Delegate=yes`, or name a group of your own as cgroupParent";
+            return Err(Error::new(Code::NoController, Stage::CGROUP, &limit.field, message));
+        };
         for _ in 0..PARENT_TRIES {
-            match Cgroup::create(&self.parent, name, &plan.limits, program) {
-                Err(error) if error.code == Code::Internal => self.parent = Parent::open(&self.parent_path)?,
-                answer => return answer,
+            match Cgroup::create(parent, name, &plan.limits, program) {
+                Err(error) if error.code == Code::Internal => *parent = Parent::open(&parent.path)?,
+                answer => return answer.map(Some),
             }
         }
-        Cgroup::create(&self.parent, name, &plan.limits, program)
-    }
-
-    /// The root's overlays, each with an upper of its own.
-    fn layers(&self, launch: &Launch, made: &mut Made) -> Result<Vec<(CString, Fd)>> {
-        let at = || made.data.to_string_lossy().into_owned();
-        fs::create_dir(&made.data).at(Stage::SOURCE, at())?;
-        let mut overlays = Vec::with_capacity(launch.rootfs.len());
-        for (index, layered) in launch.rootfs.iter().enumerate() {
-            let lowers: Vec<&Path> = layered.lowers.iter().map(Path::new).collect();
-            let top = lowers.first().ok_or_else(|| Error::invalid("rootfs", "has no layer"))?;
-            let (upper, work) = (made.data.join(format!("u{index}")), made.data.join(format!("w{index}")));
-            fs::create_dir(&upper).at(Stage::SOURCE, upper.to_string_lossy())?;
-            fs::create_dir(&work).at(Stage::SOURCE, work.to_string_lossy())?;
-            made.uppers = index + 1;
-            // The root directory of the whole is the upper's: it looks as the topmost layer's does.
-            let known = fs::metadata(top).map_err(|error| missing_rootfs(top, &error))?;
-            if !known.is_dir() {
-                return Err(Error::new(
-                    Code::MountSource,
-                    Stage::SOURCE,
-                    top.to_string_lossy(),
-                    "is not a directory",
-                ));
-            }
-            fs::set_permissions(&upper, fs::Permissions::from_mode(known.mode() & 0o7777))
-                .at(Stage::SOURCE, upper.to_string_lossy())?;
-            if (known.uid(), known.gid()) != (0, 0) {
-                std::os::unix::fs::chown(&upper, Some(known.uid()), Some(known.gid()))
-                    .at(Stage::SOURCE, upper.to_string_lossy())?;
-            }
-            let target = CString::new(layered.target.as_str());
-            let target = target.map_err(|_| Error::invalid("rootfs", "holds a NUL byte"))?;
-            overlays.push((target, overlay::overlay(&lowers, Some((&upper, &work)))?));
-        }
-        Ok(overlays)
+        Cgroup::create(parent, name, &plan.limits, program).map(Some)
     }
 
     /// Takes down what a container made, in reverse.
@@ -293,13 +285,13 @@ impl Launcher {
     /// # Errors
     /// What could not be removed; the journal keeps it.
     pub fn undo(&self, made: &Made) -> Result<Undo> {
-        if let Some(group) = &made.cgroup
-            && !group.remove(&self.parent)?
+        if let (Some(group), Some(parent)) = (&made.cgroup, &self.groups)
+            && !group.remove(parent)?
         {
             return Ok(Undo::Busy);
         }
         // Many files are a walk that would keep every other container waiting.
-        if !self.remove_empty_layers(made) && !journal::remove_small(&made.data, &mut { SMALL_TREE })? {
+        if !uppers::remove_empty(made) && !journal::remove_small(&made.data, &mut { SMALL_TREE })? {
             return match process::fork(0, None).at(Stage::UNDO, "clone3")? {
                 Fork::Child => caisson_sys::exit(i32::from(journal::remove(&made.data).is_err())),
                 Fork::Parent { pidfd, .. } => Ok(Undo::Removing(pidfd)),
@@ -317,17 +309,10 @@ impl Launcher {
         self.place.finish(&made.id, &made.files)
     }
 
-    /// Whether the writable layers held nothing and are gone: the common end of a short run, a few rmdir instead of a
-    /// walk. The names are overlayfs's own, for an upper that is volatile.
-    fn remove_empty_layers(&self, made: &Made) -> bool {
-        const MADE_BY_OVERLAY: [&str; 3] = ["work/incompat/volatile", "work/incompat", "work"];
-        (0..made.uppers).all(|index| {
-            let work = made.data.join(format!("w{index}"));
-            fs::remove_dir(made.data.join(format!("u{index}"))).is_ok()
-                && fs::remove_file(work.join("work/incompat/volatile/dirty")).is_ok()
-                && MADE_BY_OVERLAY.iter().all(|name| fs::remove_dir(work.join(name)).is_ok())
-                && fs::remove_dir(work).is_ok()
-        }) && fs::remove_dir(&made.data).is_ok()
+    /// Ends a container that was started and cannot be watched.
+    pub fn abandon(&self, running: &Running) {
+        end(&running.pidfd);
+        self.undo_all(&running.made);
     }
 
     /// Kills and takes down at once, for a launch that failed: its processes are few and young.
@@ -355,18 +340,21 @@ impl Launcher {
         if let Some(run_root) = self.place.path.ancestors().nth(2) {
             journal::recover(run_root);
         }
-        self.parent.remove_if_empty();
+        if let Some(parent) = &self.groups {
+            parent.remove_if_empty();
+        }
     }
 }
 
-fn missing_rootfs(path: &Path, error: &std::io::Error) -> Error {
-    let message = if error.kind() == std::io::ErrorKind::NotFound {
-        "no such file or directory".to_owned()
-    } else {
-        error.to_string()
-    };
-    let failure = Error::new(Code::MountSource, Stage::SOURCE, path.to_string_lossy(), message);
-    Error { errno: error.raw_os_error(), ..failure }
+/// Kills a child and takes its end, which comes at once: it is young.
+fn end(child: &Fd) {
+    let _ = process::send_signal(child, 9);
+    for _ in 0..2_000 {
+        match process::reap(child) {
+            Ok(None) => std::thread::sleep(std::time::Duration::from_micros(500)),
+            _ => return,
+        }
+    }
 }
 
 fn check(plan: &LaunchPlan, launch: &Launch, stdio: &[Fd]) -> Result<()> {

@@ -16,6 +16,9 @@ pub(super) struct MountNamespaces {
     pub(super) proc: Fd,
     /// One empty directory of a file system in which nothing can be made.
     empty: Fd,
+    /// Whether this process is in a user namespace. There the kernel lets a procfs or a sysfs be mounted only where
+    /// another can be seen whole, which is in the view: init leaves it after it has made those that it needs.
+    mapped: bool,
 }
 
 fn current(proc: &Fd) -> Result<Fd, Errno> {
@@ -24,7 +27,7 @@ fn current(proc: &Fd) -> Result<Fd, Errno> {
 
 impl MountNamespaces {
     /// Makes both, and leaves this process, which must be single-threaded, in the host's view.
-    pub(super) fn make() -> Result<Self> {
+    pub(super) fn make(mapped: bool) -> Result<Self> {
         let at = Stage::SHIM;
         let directory = file::open::PATH | file::open::DIRECTORY;
         // Below it the links of ns/ can be opened from wherever this process is.
@@ -46,13 +49,21 @@ impl MountNamespaces {
         mount::detach(c".").at(at, "umount")?;
         let empty = current(&proc).at(at, "/proc/self/ns/mnt")?;
         process::setns(&view, namespace::MOUNT).at(at, "setns")?;
-        Ok(Self { view, proc, empty })
+        Ok(Self { view, proc, empty, mapped })
     }
 
-    /// Forks a child whose new mount namespace is a copy of the empty one.
+    /// What init still has to enter: a copy of this namespace, once its own file systems are made.
+    pub(super) fn ahead(&self) -> Result<Option<Fd>, Errno> {
+        self.mapped.then(|| self.empty.duplicate(3)).transpose()
+    }
+
+    /// Forks a child whose new mount namespace is a copy of the empty one; or which has yet to enter one.
     pub(super) fn fork(&self, kinds: u64, cgroup: Option<&Fd>) -> Result<Fork, Errno> {
         if off("in_root") {
             return process::fork(kinds, cgroup);
+        }
+        if self.mapped {
+            return process::fork(kinds & !namespace::MOUNT, cgroup);
         }
         process::setns(&self.empty, namespace::MOUNT)?;
         let fork = process::fork(kinds, cgroup);

@@ -25,6 +25,8 @@ pub struct Extras {
     pub lower_files: bool,
     /// The environment gets `HOSTNAME`, unless the spec's has it: the host name may come with the launch.
     pub host_variable: bool,
+    /// It will be launched in a user namespace: devices are bound instead of made, and no program guards them.
+    pub mapped: bool,
     /// More groups of the user, by name or number, where the spec gives the user by `username`.
     pub groups: Vec<String>,
 }
@@ -54,7 +56,10 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     let mut plan = LaunchPlan {
         namespaces,
         limits: limits::lines(&resources)?,
-        devices: Bytes(devices::program(resources.devices().as_deref())?),
+        devices: Bytes(match extras.mapped {
+            true => Vec::new(),
+            false => devices::program(resources.devices().as_deref())?,
+        }),
         args: words("process.args", process.args())?,
         env: process::environment(process.env().as_deref())?,
         terminal,
@@ -70,6 +75,8 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     if new(namespace::NET) {
         plan.steps.push(Step::Loopback {});
     }
+    let devices = devices::nodes(linux.devices().as_deref())?;
+    let devices = if extras.mapped { mounts::bound(devices, &mut plan) } else { devices };
     let attach = mounts::open(spec, &mut plan)?;
     plan.steps.push(Step::EnterRoot {});
     plan.steps.extend(attach);
@@ -77,7 +84,7 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     let bound =
         |mount: &Mount| mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("bind");
     if !spec.mounts().iter().flatten().any(bound) {
-        plan.steps.extend(devices::nodes(linux.devices().as_deref())?);
+        plan.steps.extend(devices);
     }
     if terminal {
         let size = process.console_size();

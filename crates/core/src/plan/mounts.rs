@@ -109,6 +109,25 @@ pub(super) fn open(spec: &Spec, plan: &mut LaunchPlan) -> Result<Vec<Step>> {
     Ok(attach)
 }
 
+/// Nodes as mounts of the machine's own, at the same path: in a user namespace none can be made (mknod(2)).
+pub(super) fn bound(nodes: Vec<Step>, plan: &mut LaunchPlan) -> Vec<Step> {
+    let attributes = Attributes {
+        set: attr::NOSUID | attr::NOEXEC,
+        propagation: propagation::PRIVATE,
+        ..Attributes::default()
+    };
+    let bind = |step: Step| match step {
+        Step::Node { path, .. } => {
+            let field = format!("linux.devices {}", path.to_string_lossy());
+            let slot = u32::try_from(plan.sources.len()).unwrap_or(u32::MAX);
+            plan.sources.push(Source::Host { path: path.clone(), recursive: false, attributes, field });
+            Step::Attach { slot, target: path, directory: false, follow: false }
+        }
+        other => other,
+    };
+    nodes.into_iter().map(bind).collect()
+}
+
 /// Files of /proc that hold figures of the machine: tools bind the container's own over them.
 const FIGURES: [&str; 9] =
     ["cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime"];

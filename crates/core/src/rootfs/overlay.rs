@@ -22,6 +22,8 @@ fn path(path: &Path) -> Result<CString> {
 /// A detached overlay of `lowers`, the topmost first, and at most one writable layer: the directory `upper`, with
 /// `work` beside it on the same file system.
 ///
+/// With `userxattr` its marks are `user.overlay.*`, for a user namespace.
+///
 /// The upper of a throwaway container is `volatile`: nothing is synced for it, neither at an fsync inside nor at the end.
 ///
 /// The caller must be single-threaded: on kernels before 6.7 its working directory is moved and put back.
@@ -29,16 +31,16 @@ fn path(path: &Path) -> Result<CString> {
 /// # Errors
 /// With the kernel's own words where it has some: ENOENT for a lower that is not there, EINVAL for an upper whose file
 /// system cannot be one.
-pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<Fd> {
+pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, userxattr: bool) -> Result<Fd> {
     let subject = lowers.first().map(|lower| lower.to_string_lossy().into_owned()).unwrap_or_default();
     if lowers.len() > MAX_LOWERS {
         return Err(Error::invalid("rootfs", format!("has more than {MAX_LOWERS} layers")));
     }
     let context = mount::fsopen(c"overlay").at(Stage::SOURCE, "overlay")?;
     if !takes_one_by_one()? {
-        return by_numbers(context, lowers, upper, subject);
+        return by_numbers(context, lowers, upper, userxattr, subject);
     }
-    match configure(&context, lowers, upper) {
+    match configure(&context, lowers, upper, userxattr) {
         Ok(()) => {}
         Err(Failure::Kernel(errno)) => return Err(explain(&context, errno, subject)),
         Err(Failure::Ours(error)) => return Err(error),
@@ -81,6 +83,7 @@ fn configure(
     context: &mount::Context,
     lowers: &[&Path],
     upper: Option<(&Path, &Path)>,
+    userxattr: bool,
 ) -> Result<(), Failure> {
     for lower in lowers {
         context.string(c"lowerdir+", &path(lower)?)?;
@@ -91,14 +94,19 @@ fn configure(
         context.string(c"workdir", &path(work)?)?;
         context.flag(c"volatile")?;
     }
-    Ok(plain(context)?)
+    Ok(plain(context, userxattr)?)
 }
 
 /// No redirects: what an image's attributes say must not lead from one directory to another (security.md D5).
-fn plain(context: &mount::Context) -> Result<(), Errno> {
+fn plain(context: &mount::Context, userxattr: bool) -> Result<(), Errno> {
     // What df and mountinfo show as the device.
     context.string(c"source", c"overlay")?;
-    context.string(c"redirect_dir", c"off")?;
+    // Not `off`, which where the kernel was built so still follows.
+    context.string(c"redirect_dir", c"nofollow")?;
+    if userxattr {
+        // In a user namespace overlayfs keeps its marks where a user may (5.11).
+        context.flag(c"userxattr")?;
+    }
     context.string(c"metacopy", c"off")
 }
 
@@ -108,6 +116,7 @@ fn by_numbers(
     context: mount::Context,
     lowers: &[&Path],
     upper: Option<(&Path, &Path)>,
+    userxattr: bool,
     subject: String,
 ) -> Result<Fd> {
     let open_one = |directory: &&Path| {
@@ -134,7 +143,7 @@ fn by_numbers(
             context.string(c"workdir", &named(number(work))?)?;
             context.flag(c"volatile")?;
         }
-        plain(&context)?;
+        plain(&context, userxattr)?;
         Ok(context.mount(0)?)
     };
     let made = make();

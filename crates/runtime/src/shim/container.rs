@@ -100,9 +100,11 @@ impl Container {
         if self.killed == CAUSE_NONE {
             self.killed = cause;
         }
-        if let Some(group) = &self.running.made.cgroup {
-            let _ = group.kill();
-        }
+        // Without a group its pid namespace does: all in it die with its first process.
+        let _ = match &self.running.made.cgroup {
+            Some(group) => group.kill(),
+            None => process::send_signal(&self.running.pidfd, 9),
+        };
     }
 
     pub(super) fn resize(&self, columns: u16, rows: u16) {
@@ -112,7 +114,9 @@ impl Container {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.running.made.cgroup.as_ref().filter(|_| self.end.is_none()).map(Cgroup::usage)
+        let group = self.running.made.cgroup.as_ref();
+        // Without a group there are no figures, which is not the same as none of a container that ended.
+        self.end.is_none().then(|| group.map(Cgroup::usage).unwrap_or_default())
     }
 
     /// Has the end of init's reports wake us: with a terminal at once, since somebody waits for it.
@@ -184,14 +188,14 @@ impl Container {
         self.end = Some(end);
         self.running.stamps.ended = clock::now();
         let _ = epoll.delete(&self.running.pidfd);
-        let Some(group) = &self.running.made.cgroup else { return };
+        let group = self.running.made.cgroup.as_ref();
         let killed_by_kill = end.signaled && end.status == 9;
         self.ended = Ended {
             status: end.status,
             signaled: end.signaled,
             killed: self.killed,
-            oom: killed_by_kill && group.main_oom_kills() > 0,
-            usage: group.usage(),
+            oom: killed_by_kill && group.is_some_and(|group| group.main_oom_kills() > 0),
+            usage: group.map(Cgroup::usage).unwrap_or_default(),
             rusage: (end.user_us, (end.system_us, end.max_rss_kib)),
             ..Ended::default()
         };

@@ -7,6 +7,7 @@ mod unpack;
 
 use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello, Request};
 use caisson_core::clock;
+use caisson_core::journal;
 use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
 use caisson_core::layers::Store;
 use caisson_core::off::off;
@@ -17,7 +18,7 @@ use container::Container;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use owner::Owner;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use unpack::{Outcome, Unpacker};
 
@@ -70,13 +71,21 @@ fn serve() -> Result<()> {
     }
     // Nor does it hold the owner's working directory busy.
     nix::unistd::chdir("/").map_err(|errno| failed("chdir")(Errno::from_raw(errno as i32)))?;
-    identity::set_dumpable(false).map_err(failed("dumpable"))?;
     let _ = identity::set_name(c"caisson-shim");
 
     let mut room = vec![0u8; channel::MAX_MESSAGE];
     let Some((hello, _)) = channel::receive::<Hello>(REQUESTS, &mut room, true)? else { return Ok(()) };
     // An owner that has gone since may have removed its roots: they are not made again.
-    if owner::is_gone(REQUESTS) {
+    if !hello.recover && owner::is_gone(REQUESTS) {
+        return Ok(());
+    }
+    if let Some(ids) = &hello.ids {
+        // Its maps are written through files that an undumpable process does not own.
+        ids.enter()?;
+    }
+    identity::set_dumpable(false).map_err(failed("dumpable"))?;
+    if hello.recover {
+        journal::recover(Path::new(&hello.run_root));
         return Ok(());
     }
     let launcher = Launcher::prepare(&hello)?;
@@ -213,7 +222,8 @@ impl Shim {
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
                 };
                 let watched = started.and_then(|running| {
-                    self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * 4 + PROCESS)?;
+                    let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * 4 + PROCESS);
+                    watched.inspect_err(|_| self.launcher.abandon(&running))?;
                     Ok(running)
                 });
                 match watched {
@@ -249,7 +259,7 @@ impl Shim {
             }
             Request::Unpack { layer } => {
                 let started = match descriptors.first() {
-                    Some(blob) => Unpacker::start(&self.data_root, blob, &layer),
+                    Some(blob) => Unpacker::start(&self.data_root, blob, &layer, self.launcher.ids()),
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "layer", "has no blob")),
                 };
                 if let Err(error) = started.and_then(|unpacker| self.hold(layer.token, unpacker)) {

@@ -1,6 +1,7 @@
 //! The unpacker: a forked role of the shim that holds a blob, a socket for its failure, and nothing else of the shim's.
 
 use caisson_core::channel::{self, Layer, Report};
+use caisson_core::idmap::IdMap;
 use caisson_core::layers::Store;
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
@@ -55,7 +56,7 @@ fn fork(work: impl FnOnce() -> i32) -> Result<Fd> {
 
 impl Unpacker {
     /// Starts to unpack a layer.
-    pub(super) fn start(data_root: &Path, blob: &Fd, layer: &Layer) -> Result<Self> {
+    pub(super) fn start(data_root: &Path, blob: &Fd, layer: &Layer, ids: Option<&IdMap>) -> Result<Self> {
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (report, theirs) = pair.at(Stage::UNPACK, "socketpair")?;
         let (report, theirs): (Fd, Fd) = (report.into(), theirs.into());
@@ -66,7 +67,7 @@ impl Unpacker {
                 .and_then(|()| fd::close_from(3));
             let worked = alone.at(Stage::UNPACK, "descriptors").and_then(|()| {
                 let blob = fd::duplicate(BLOB, 3).at(Stage::UNPACK, "blob")?;
-                Store::open(data_root)?.unpack(blob.into(), layer)
+                Store::open(data_root)?.unpack(blob.into(), layer, ids)
             });
             let Err(error) = worked else { return 0 };
             let _ = channel::send(REPORT, &Report::Failed { error }, &[], true);
