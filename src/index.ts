@@ -4,6 +4,7 @@ import type { Engine } from './container/engine.ts'
 
 export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
+export type { Finding } from './container/doctor.ts'
 export type {
   DeviceOption,
   IoLimit,

@@ -4,5 +4,7 @@
 export const isRoot: boolean = process.geteuid?.() === 0
 /** Whether containers have more than one user: those of root, and of a user with a range of ids. */
 export const hasUsers: boolean = process.env.CAISSON_TEST_HOST !== 'single'
+/** Whether containers have cgroups of their own: those of root, and of a user with a delegated one. */
+export const hasGroups: boolean = process.env.CAISSON_TEST_HOST !== 'single'
 /** A tmpfs. */
 export const runtime: string = isRoot ? '/run' : (process.env.XDG_RUNTIME_DIR ?? '/nowhere')

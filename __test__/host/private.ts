@@ -2,7 +2,8 @@
  * The private host: the machine's own kernel at native speed, with a cgroup v2 tree, a network, processes, /run and
  * mounts of its own. No controllers where the machine holds them by v1: limits are tested on UML.
  *
- * With a user it is the rootless host: `single` is one without subordinate ids, `range` one with a range of them.
+ * With a user it is the rootless host: `single` is one without subordinate ids and without a cgroup, `range` one with a
+ * range of ids and a delegated cgroup.
  */
 import { fileURLToPath } from 'node:url'
 import { cage } from './cage.ts'
@@ -34,6 +35,11 @@ id=$(id -u "caisson-$CAISSON_TEST_HOST")
 mkdir -p /run/user/$id
 chown $id /run/user/$id
 chmod 700 /run/user/$id
+if [ "$CAISSON_TEST_HOST" = range ]; then   # as systemd does for a user: a group of its own, and a session below it
+  mkdir -p /sys/fs/cgroup/user/session
+  chown $id /sys/fs/cgroup/user{,/session}{,/cgroup.procs,/cgroup.threads,/cgroup.subtree_control}
+  echo $$ >/sys/fs/cgroup/user/session/cgroup.procs
+fi
 set -- setpriv --reuid $id --regid $id --init-groups env HOME=/run/home XDG_RUNTIME_DIR=/run/user/$id "$@"
 `
 

@@ -9,6 +9,11 @@ export interface CommandRow {
 
 export const commands: readonly CommandRow[] = [
   {
+    name: 'doctor',
+    summary: 'Show whether containers run here, and what would mend what they lack',
+    act: async (words, root) => (await import('./doctor.ts')).doctor(words, root),
+  },
+  {
     name: 'info',
     summary: 'Show what is installed, and where',
     act: async (words, root) => (await import('./info.ts')).info(words, root),

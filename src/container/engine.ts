@@ -4,6 +4,8 @@ import type { Image as ReadyImage } from '../image/unpack.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
+import { examine } from './doctor.ts'
+import type { Finding } from './doctor.ts'
 import { unpackLayer } from './layers.ts'
 import { bare, refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
@@ -61,6 +63,14 @@ export class Engine {
     const [command, options] = isWords(second) ? [second, third] : [undefined, third ?? second]
     const process = run(this.#context, checked(image), command, options ?? {})
     return process as ProcessPromise
+  }
+
+  /** Whether containers run here, and what they lack. It runs one, and never rejects for want of anything. */
+  async doctor(): Promise<Finding[]> {
+    return examine(
+      (rootfs, command, options) => this.run({ rootfs }, command, options),
+      () => this.runtimePath,
+    )
   }
 
   /** Ends everything that this engine started from this program; settles once nothing of it is left. */

@@ -203,6 +203,12 @@ export const runFlags: readonly Flag<RunDraft>[] = [
     apply: (draft, value) => void (draft.interactive = isTrue(value)),
   },
   {
+    long: 'isolation',
+    value: 'level',
+    help: 'The least that will do: full (users and a cgroup of its own), range (users), single',
+    apply: (draft, value) => void (draft.options.minIsolation = value as 'full'),
+  },
+  {
     long: 'label',
     short: 'l',
     value: 'list',
@@ -262,12 +268,6 @@ export const runFlags: readonly Flag<RunDraft>[] = [
     value: 'list',
     help: 'Security options: seccomp=FILE|unconfined|builtin, no-new-privileges',
     apply: security,
-  },
-  {
-    long: 'isolation',
-    value: 'level',
-    help: 'The least that will do: full (users and a cgroup of its own), range (users), single',
-    apply: (draft, value) => void (draft.options.minIsolation = value as 'full'),
   },
   { long: 'shm-size', value: 'bytes', help: 'Size of /dev/shm', apply: text('shmSize') },
   { long: 'stop-signal', value: 'string', help: 'Signal to stop the container', apply: text('stopSignal') },

@@ -2,6 +2,7 @@
 
 use crate::error::{At, Code, Error, Result, Stage};
 use caisson_sys::{Cwd, Errno, Fd, file};
+use nix::unistd::{AccessFlags, access};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,10 @@ impl Parent {
         Ok(mount_point()?.join("caisson"))
     }
 
-    /// For everybody but root: a group of Caisson's own below the one that this process is in, where that was handed to
-    /// this user. None where it was not.
+    /// For everybody but root: a group of Caisson's own below the highest one that was handed to this user, of those
+    /// that this process is in: a process may be born only below a group that is the user's (cgroups(7), "Delegation
+    /// containment"), and that one may hand controllers down, where the lowest, which holds processes, may not. None
+    /// where nothing was handed over.
     #[must_use]
     pub fn delegated() -> Option<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -54,7 +57,14 @@ impl Parent {
         if own.split('/').any(|part| part == "..") {
             return None;
         }
-        Self::open(&mount_point().ok()?.join(own).join("caisson")).ok()
+        let top = mount_point().ok()?;
+        let path = top.join(own);
+        let groups = path.ancestors().take_while(|group| group.starts_with(&top));
+        let ours = |group: &&Path| {
+            let writable = |path: &Path| access(path, AccessFlags::W_OK).is_ok();
+            writable(group) && writable(&group.join("cgroup.procs"))
+        };
+        Self::open(&groups.take_while(ours).last()?.join("caisson")).ok()
     }
 
     /// Opens the group at `path`, and makes it if it is absent.

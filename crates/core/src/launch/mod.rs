@@ -267,8 +267,8 @@ impl Launcher {
     fn group(&mut self, name: &CString, plan: &LaunchPlan, program: Option<&Fd>) -> Result<Option<Cgroup>> {
         let Some(parent) = &mut self.groups else {
             let Some(limit) = plan.limits.first() else { return Ok(None) };
-            let message = "no cgroup is delegated to this user: start the program by `systemd-run --user --scope \
-                           -p Delegate=yes`, or name a group of your own as cgroupParent";
+            let message = "no cgroup is delegated to this user: start the program by `systemd-run --user --scope`, or \
+                           name a group of your own as cgroupParent";
             return Err(Error::new(Code::NoController, Stage::CGROUP, &limit.field, message));
         };
         for _ in 0..PARENT_TRIES {
