@@ -17,11 +17,15 @@ export class ApiProcess {
     this.#child = child
   }
 
-  /** Starts one and waits until it has loaded the package. */
-  static async start(setup: Setup): Promise<ApiProcess> {
+  /** Starts one, as somebody else if asked, and waits until it has loaded the package. */
+  static async start(
+    setup: Setup,
+    as?: { uid: number; gid: number; env: NodeJS.ProcessEnv },
+  ): Promise<ApiProcess> {
     const child = fork(fileURLToPath(new URL('api.ts', import.meta.url)), [JSON.stringify(setup)], {
       execArgv: ['--expose-gc', '--max-old-space-size=4096'],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      ...as,
     })
     const started = new ApiProcess(child)
     await started.#reply()

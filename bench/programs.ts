@@ -54,4 +54,4 @@ export function build(): void {
 }
 
 /** Where a run leaves its raw figures, for the process that started the host. */
-export const rawFigures: string = join(cache, 'startup.json')
+export const rawFigures: string = join(cache, 'figures.json')

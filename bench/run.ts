@@ -8,8 +8,9 @@ import { parseArgs } from 'node:util'
 import { onPrivateHost } from '../__test__/host/private.ts'
 import { build, rawFigures } from './programs.ts'
 import { startup } from './startup.ts'
+import { users } from './users.ts'
 
-const benches: Record<string, (rounds: number) => Promise<void>> = { startup }
+const benches: Record<string, (rounds: number) => Promise<void>> = { startup, users }
 const minutes = 15
 
 const { values, positionals } = parseArgs({
@@ -29,6 +30,6 @@ if (process.env.CAISSON_TEST_HOST === 'private') {
   build()
   rmSync(rawFigures, { force: true })
   const again = [process.execPath, fileURLToPath(import.meta.url), name, '--rounds', String(rounds)]
-  process.exitCode = await onPrivateHost(again, minutes * 60_000)
+  process.exitCode = await onPrivateHost(again, minutes * 60_000, name === 'users')
   if (process.exitCode === 0 && values.json !== undefined) copyFileSync(rawFigures, values.json)
 }

@@ -10,6 +10,10 @@ export interface Spawned {
   command: readonly string[]
   /** A fresh overlay of `rootfs` at `target`, outside the timed part; `scratch` holds its upper and work directories. */
   overlay?: { rootfs: string; scratch: string; target: string }
+  /** A file that each run finds open for reading, as descriptor 10. */
+  open?: string
+  /** Who runs it. */
+  as?: { uid: number; gid: number; env: NodeJS.ProcessEnv }
 }
 
 /** How often. */
@@ -23,11 +27,15 @@ export interface Times {
  * Milliseconds of each run, in the order of the ends.
  * @throws Error with the command's last line of stderr, if one run of it fails.
  */
-export async function timed({ command, overlay }: Spawned, times: Times): Promise<number[]> {
+export async function timed({ command, overlay, open, as }: Spawned, times: Times): Promise<number[]> {
   const words = ['--runs', String(times.runs), '--warmup', String(times.warmup)]
   if (times.parallel !== undefined) words.push('--parallel', String(times.parallel))
   if (overlay !== undefined) words.push('--overlay', overlay.rootfs, overlay.scratch, overlay.target)
-  const child = spawn(programs().spawn, [...words, '--', ...command], { stdio: ['ignore', 'pipe', 'pipe'] })
+  if (open !== undefined) words.push('--open', open)
+  const child = spawn(programs().spawn, [...words, '--', ...command], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...as,
+  })
   const [out, err, [status]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),

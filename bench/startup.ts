@@ -3,12 +3,14 @@
  * what disturbs the machine disturbs each of them alike. docs/bench.md says what each row is.
  */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, linkSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, loadavg, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ApiProcess } from './api-process.ts'
 import type { Delays, Sample, Setup } from './api.ts'
 import { bars } from './bars.ts'
+import { command, makeRootfs, present, rounds, warmup } from './contest.ts'
+import type { Contestant, Turn } from './contest.ts'
 import { killed } from './endings.ts'
 import type { Ending } from './endings.ts'
 import { median, percentile, short, summary, table } from './figures.ts'
@@ -51,64 +53,6 @@ const atATime = 8
 const heldContainers = 50
 const killTrials = 100
 const soakRuns = 1000
-/** Starts before the counted ones of each turn: floor.c's own are as many. */
-const warmup = 3
-
-/** A root file system that any of them starts from: busybox, and the places that mounts need. */
-function makeRootfs(dir: string): string {
-  for (const name of ['bin', 'dev', 'etc', 'proc', 'sys', 'tmp'])
-    mkdirSync(join(dir, name), { recursive: true })
-  copyFileSync('/bin/busybox', join(dir, 'bin/busybox'))
-  chmodSync(join(dir, 'bin/busybox'), 0o755)
-  for (const name of ['true', 'sleep', 'sh']) linkSync(join(dir, 'bin/busybox'), join(dir, 'bin', name))
-  for (const name of ['hosts', 'hostname', 'resolv.conf']) writeFileSync(join(dir, 'etc', name), '')
-  writeFileSync(join(dir, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n')
-  writeFileSync(join(dir, 'etc/group'), 'root:x:0:\n')
-  return dir
-}
-
-/** A contestant's turn: so many starts, their milliseconds. */
-type Turn = (count: number) => Promise<number[]>
-interface Contestant {
-  turn: Turn
-  /** How many starts a turn has. */
-  count: number
-}
-
-const command = (spawned: Spawned, count: number): Contestant => ({
-  turn: async (runs) => timed(spawned, { runs, warmup: 1 }),
-  count,
-})
-
-/** Leaves out who cannot start here, with the reason. */
-async function present<T>(
-  all: Record<string, T>,
-  once: (one: T) => Promise<unknown>,
-  absent: Record<string, string>,
-): Promise<[string, T][]> {
-  const found: [string, T][] = []
-  for (const [name, one] of Object.entries(all)) {
-    try {
-      await once(one)
-      found.push([name, one])
-    } catch (error) {
-      absent[name] = error instanceof Error ? error.message : String(error)
-    }
-  }
-  return found
-}
-
-/** Turns of everyone, the one who begins changing. */
-async function rounds(contestants: [string, Contestant][], count: number): Promise<Record<string, number[]>> {
-  const all: Record<string, number[]> = Object.fromEntries(contestants.map(([name]) => [name, []]))
-  for (let round = 0; round < count; round += 1) {
-    for (let index = 0; index < contestants.length; index += 1) {
-      const [name, one] = contestants[(index + round) % contestants.length] ?? []
-      if (name !== undefined && one !== undefined) all[name]?.push(...(await one.turn(one.count)))
-    }
-  }
-  return all
-}
 
 /** The floor and the API, with what their stages took. */
 function pair(

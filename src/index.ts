@@ -4,6 +4,7 @@ import type { Engine } from './container/engine.ts'
 
 export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
+export type { Container, StopOptions } from './container/container.ts'
 export type { Finding } from './container/doctor.ts'
 export type {
   DeviceOption,
@@ -24,3 +25,7 @@ export type { ErrorCode, ErrorDetails } from './errors.ts'
 /** {@link Engine.run} of the default engine. */
 export const run: Engine['run'] = ((...args: Parameters<Engine['run']>) =>
   defaultEngine().run(...args)) as Engine['run']
+
+/** {@link Engine.start} of the default engine. */
+export const start: Engine['start'] = (async (...args: Parameters<Engine['start']>) =>
+  defaultEngine().start(...args)) as Engine['start']

@@ -5,15 +5,15 @@ import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { Engine } from '../../src/index.ts'
 import type { ProcessPromise, RunOptions } from '../../src/index.ts'
-import { isRoot, runtime } from '../host/ground.ts'
+import { hasControllers, isRoot, runtime } from '../host/ground.ts'
 import { leavesNothing, settled, take } from '../host/ledger.ts'
 
 /** Everything of this file's tests, on the host's own tmpfs. */
 export const ground: string = `${runtime}/caisson-test.${process.pid}`
 /** A root file system: busybox, its links, a passwd and a group. */
 export const rootfs: string = join(ground, 'rootfs')
-/** How many times fewer rounds a host gets: the machines that emulate are slow. */
-export const scale: number = ['uml', 'qemu'].includes(process.env.CAISSON_TEST_HOST ?? '') ? 10 : 1
+/** How many times fewer rounds a host gets: the machines that emulate, which have the controllers, are slow. */
+export const scale: number = hasControllers ? 10 : 1
 const engineRoot = join(ground, 'engine')
 
 /** What a test has to play with. */

@@ -6,5 +6,7 @@ export const isRoot: boolean = process.geteuid?.() === 0
 export const hasUsers: boolean = process.env.CAISSON_TEST_HOST !== 'single'
 /** Whether containers have cgroups of their own: those of root, and of a user with a delegated one. */
 export const hasGroups: boolean = process.env.CAISSON_TEST_HOST !== 'single'
+/** Whether the host has controllers. */
+export const hasControllers: boolean = ['uml', 'qemu'].includes(process.env.CAISSON_TEST_HOST ?? '')
 /** A tmpfs. */
 export const runtime: string = isRoot ? '/run' : (process.env.XDG_RUNTIME_DIR ?? '/nowhere')

@@ -25,31 +25,40 @@ exit $?
 
 /** Users of this host's own: /etc is a copy on write, so that the machine knows nothing of them. */
 const users = `
-mkdir /run/etc.upper /run/etc.work
+mkdir /run/etc.upper /run/etc.work /run/home
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc.upper,workdir=/run/etc.work etc /etc
+useradd -m -d /run/home/single -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 caisson-single
+useradd -m -d /run/home/range caisson-range
+# As systemd does for a user: a group of its own, and a session below it.
+mkdir -p /sys/fs/cgroup/user/session
+for name in single range; do
+  id=$(id -u caisson-$name)
+  mkdir -p /run/user/$id
+  chown $id /run/user/$id
+  chmod 700 /run/user/$id
+done
+chown $id /sys/fs/cgroup/user{,/session}{,/cgroup.procs,/cgroup.threads,/cgroup.subtree_control}
+`
+
+const asUser = `
 mount -t tmpfs -o mode=1777 cache "$CACHE"
-flags=
-[ "$CAISSON_TEST_HOST" = range ] || flags='-K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0'
-useradd -m -d /run/home $flags "caisson-$CAISSON_TEST_HOST"
 id=$(id -u "caisson-$CAISSON_TEST_HOST")
-mkdir -p /run/user/$id
-chown $id /run/user/$id
-chmod 700 /run/user/$id
-if [ "$CAISSON_TEST_HOST" = range ]; then   # as systemd does for a user: a group of its own, and a session below it
-  mkdir -p /sys/fs/cgroup/user/session
-  chown $id /sys/fs/cgroup/user{,/session}{,/cgroup.procs,/cgroup.threads,/cgroup.subtree_control}
-  echo $$ >/sys/fs/cgroup/user/session/cgroup.procs
-fi
-set -- setpriv --reuid $id --regid $id --init-groups env HOME=/run/home XDG_RUNTIME_DIR=/run/user/$id "$@"
+if [ "$CAISSON_TEST_HOST" = range ]; then echo $$ >/sys/fs/cgroup/user/session/cgroup.procs; fi
+home=/run/home/$CAISSON_TEST_HOST
+set -- setpriv --reuid $id --regid $id --init-groups env HOME=$home XDG_RUNTIME_DIR=/run/user/$id "$@"
 `
 
 const cache = fileURLToPath(new URL('../../node_modules/.cache', import.meta.url))
 
-/** Runs a command on a private host; resolves with its exit status once the host is gone. */
-export async function onPrivateHost(command: readonly string[], timeout: number): Promise<number> {
+/** Runs a command on a private host as root; resolves with its exit status once the host is gone. */
+export async function onPrivateHost(
+  command: readonly string[],
+  timeout: number,
+  withUsers = false,
+): Promise<number> {
   return cage({
     unshare: ['--net', '--cgroup'],
-    script: host + last,
+    script: host + (withUsers ? users : '') + last,
     command,
     env: { CAISSON_TEST_HOST: 'private' },
     timeout,
@@ -64,7 +73,7 @@ export async function onRootlessHost(
 ): Promise<number> {
   return cage({
     unshare: ['--net', '--cgroup'],
-    script: host + users + last,
+    script: host + users + asUser + last,
     command,
     env: { CAISSON_TEST_HOST: ids, CACHE: cache, XDG_DATA_HOME: undefined },
     timeout,

@@ -1,11 +1,13 @@
 /*
  * Times a command from posix_spawn to the end of its process, as a small program would start it:
  *
- *   spawn [--runs N] [--warmup N] [--parallel N] [--overlay ROOTFS SCRATCH TARGET] [--dir DIR] -- COMMAND [WORD ...]
+ *   spawn [--runs N] [--warmup N] [--parallel N] [--overlay ROOTFS SCRATCH TARGET] [--dir DIR] [--open FILE]
+ *         -- COMMAND [WORD ...]
  *
  * `%` in a word, in TARGET and in DIR is replaced by the number of the lane, 0 to N-1 of --parallel: ids and bundles of
  * runs that overlap differ by it. With --overlay each run finds a fresh overlay of ROOTFS mounted at TARGET; mounting it
- * before and unmounting and emptying it after a run are outside the timed part. The command's standard descriptors are
+ * before and unmounting and emptying it after a run are outside the timed part. With --open each run finds FILE open for
+ * reading as descriptor 10. The command's standard descriptors are
  * /dev/null, but errors: those are this program's. Prints one JSON array of milliseconds, in the order of the ends.
  * It fails at the first command that does not exit with 0.
  */
@@ -27,7 +29,7 @@
 enum { LANES = 64, PATH = 4096 };
 extern char **environ;
 
-static const char *rootfs, *scratch, *target, *dir;
+static const char *rootfs, *scratch, *target, *dir, *opened;
 static char **command;
 static struct lane { pid_t pid; int run; double begun; } lanes[LANES];
 
@@ -99,6 +101,7 @@ static void begin(int lane, int run) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+  if (opened) posix_spawn_file_actions_addopen(&actions, 10, opened, O_RDONLY, 0);
   char *at = dir ? of_lane(dir, lane) : NULL;
   if (at) posix_spawn_file_actions_addchdir_np(&actions, at);
   lanes[lane].run = run;
@@ -124,11 +127,12 @@ int main(int argc, char **argv) {
     else if (!strcmp(argv[i], "--warmup") && i + 1 < argc) warmup = number(argv[++i], 0, 1000);
     else if (!strcmp(argv[i], "--parallel") && i + 1 < argc) parallel = number(argv[++i], 1, LANES);
     else if (!strcmp(argv[i], "--dir") && i + 1 < argc) dir = argv[++i];
+    else if (!strcmp(argv[i], "--open") && i + 1 < argc) opened = argv[++i];
     else if (!strcmp(argv[i], "--overlay") && i + 3 < argc) rootfs = argv[i + 1], scratch = argv[i + 2], target = argv[i + 3], i += 3;
     else break;
   }
   if (i >= argc - 1 || strcmp(argv[i], "--")) {
-    dprintf(2, "usage: spawn [--runs N] [--warmup N] [--parallel N] [--overlay ROOTFS SCRATCH TARGET] [--dir DIR] -- COMMAND [WORD ...]\n");
+    dprintf(2, "usage: spawn [--runs N] [--warmup N] [--parallel N] [--overlay ROOTFS SCRATCH TARGET] [--dir DIR] [--open FILE] -- COMMAND [WORD ...]\n");
     return 2;
   }
   command = argv + i + 1;

@@ -4,13 +4,14 @@ import type { Image as ReadyImage } from '../image/unpack.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
+import type { Container } from './container.ts'
 import { examine } from './doctor.ts'
 import type { Finding } from './doctor.ts'
 import { unpackLayer } from './layers.ts'
 import { bare, refuse } from './options.ts'
 import type { RunOptions } from './options.ts'
 import type { ProcessPromise } from './process.ts'
-import { run } from './run.ts'
+import { run, start } from './run.ts'
 import type { Image, Resolved } from './run.ts'
 import { ShimConnection } from './shim.ts'
 
@@ -63,6 +64,19 @@ export class Engine {
     const [command, options] = isWords(second) ? [second, third] : [undefined, third ?? second]
     const process = run(this.#context, checked(image), command, options ?? {})
     return process as ProcessPromise
+  }
+
+  /**
+   * Starts a container and gives it once its command runs. It ends with its main process, with `await using`, and at the
+   * latest with this program.
+   *
+   * Rejects as {@link run} does. stdin is empty unless `stdio` or `input` says otherwise; output is kept up to `maxBuffer`.
+   */
+  async start(image: Image, command?: readonly string[], options?: RunOptions): Promise<Container>
+  async start(image: Image, options?: RunOptions): Promise<Container>
+  async start(image: Image, second?: readonly string[] | RunOptions, third?: RunOptions): Promise<Container> {
+    const [command, options] = isWords(second) ? [second, third] : [undefined, third ?? second]
+    return start(this.#context, checked(image), command, options ?? {})
   }
 
   /** Whether containers run here, and what they lack. It runs one, and never rejects for want of anything. */

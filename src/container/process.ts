@@ -10,7 +10,7 @@ import type { Native } from '../native.ts'
 import { refuse } from './options.ts'
 import type { RunOptions, Times } from './options.ts'
 import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf, usageOf } from './result.ts'
-import type { Cause, Moments, Result } from './result.ts'
+import type { Cause, Isolation, Moments, Result } from './result.ts'
 import { failureOf } from './shim.ts'
 import type { ShimConnection } from './shim.ts'
 import type { Output, Streams } from './stdio.ts'
@@ -67,6 +67,7 @@ export class Run {
   readonly #signals: Set<number> = new Set()
   #launched = false
   #pid: number | undefined
+  #isolation: Isolation | undefined
   #over = false
   #timers: NodeJS.Timeout[] = []
   #stats: Map<number, { resolve(stats: Stats): void; reject(error: Error): void }> = new Map()
@@ -106,6 +107,21 @@ export class Run {
 
   get pid(): number | undefined {
     return this.#pid
+  }
+
+  /** What is in force, once its start was told or it ended. */
+  get isolation(): Isolation | undefined {
+    return this.#isolation
+  }
+
+  /** Whether it has ended, or nothing was started. */
+  get isOver(): boolean {
+    return this.#over
+  }
+
+  /** What asks it to end. */
+  get stopSignal(): number {
+    return signalNumber(this.options.stopSignal ?? this.image.stopSignal ?? 'SIGTERM') ?? 15
   }
 
   get streams(): Partial<Streams> {
@@ -212,7 +228,7 @@ export class Run {
       this.#send(9)
       return
     }
-    this.#send(signalNumber(this.options.stopSignal ?? this.image.stopSignal ?? 'SIGTERM') ?? 15)
+    this.#send(this.stopSignal)
     this.#timers.push(setTimeout(() => this.#send(9), stopTimeout))
   }
 
@@ -224,6 +240,7 @@ export class Run {
     switch (event.kind) {
       case 'started':
         this.#pid = event.pid
+        if (event.isolation !== undefined) this.#isolation = isolationOf(event.isolation, ownNamespaces())
         // More than a moment: from now on its output is read as it comes.
         void this.#attached?.streams
         this.#openTerminal()
@@ -267,6 +284,8 @@ export class Run {
   }
 
   async #end(end: NativeEnd): Promise<void> {
+    const isolation = isolationOf(end.isolation, ownNamespaces())
+    this.#isolation = isolation
     this.#finish()
     const [stdout, stderr] = (await this.#attached?.ended()) ?? []
     if (end.left !== undefined) {
@@ -286,7 +305,7 @@ export class Run {
       dropped: { stdout: stdout?.dropped ?? 0, stderr: stderr?.dropped ?? 0 },
       usage: usageOf(end),
       timing: timingOf(this.#moments, end.stamps),
-      isolation: isolationOf(end.isolation, ownNamespaces()),
+      isolation,
     }
     if (this.options.check === true && result.exitCode !== 0) {
       const how = result.signal === null ? `exit code ${result.exitCode}` : result.signal

@@ -6,6 +6,8 @@ import { native, toError } from '../native.ts'
 import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
 import { Attached } from './attached.ts'
+import { container } from './container.ts'
+import type { Container } from './container.ts'
 import { hosts } from './defaults.ts'
 import { rootFilesystem } from './machine.ts'
 import type { RootFilesystem } from './machine.ts'
@@ -100,26 +102,52 @@ function files(options: RunOptions, hostname: string): { name: string; content: 
   ]
 }
 
+interface Begun {
+  live: Run
+  process: ProcessPromise<string | Buffer>
+}
+
+/** Throws what is refused at once. */
+function launch(
+  context: RunContext,
+  image: Image,
+  command: readonly string[] | undefined,
+  given: RunOptions,
+): Begun {
+  const called = now()
+  const { promise, ...settle } = Promise.withResolvers<Result<string | Buffer>>()
+  const options = ownOptions(given)
+  check(options)
+  const live = new Run(context.shim, native().addon.randomId(), options, times(options), called, settle)
+  void reach(live, begin(context, image, command, live))
+  return { live, process: asProcess(promise, live) }
+}
+
 /** Starts a command in a fresh container. */
 export function run(
   context: RunContext,
   image: Image,
   command: readonly string[] | undefined,
-  given: RunOptions,
+  options: RunOptions,
 ): ProcessPromise<string | Buffer> {
-  const called = now()
-  const { promise, ...settle } = Promise.withResolvers<Result<string | Buffer>>()
-  let options: RunOptions
-  let started: Run
   try {
-    options = ownOptions(given)
-    check(options)
-    started = new Run(context.shim, native().addon.randomId(), options, times(options), called, settle)
+    return launch(context, image, command, options).process
   } catch (error) {
     return rejected(error)
   }
-  void reach(started, begin(context, image, command, started))
-  return asProcess(promise, started)
+}
+
+/** Starts a container that is held for longer than a command. Nobody types into it unless `stdio` says so. */
+export async function start(
+  context: RunContext,
+  image: Image,
+  command: readonly string[] | undefined,
+  options: RunOptions,
+): Promise<Container> {
+  const quiet = { stdio: ['ignore', 'pipe', 'pipe'] as const }
+  const wanted = options.stdio === undefined && options.tty !== true && options.input === undefined
+  const { live, process } = launch(context, image, command, wanted ? { ...options, ...quiet } : options)
+  return container(live, process as ProcessPromise)
 }
 
 /** A start that fails before anything is heard of it fails the run. */

@@ -11,7 +11,7 @@ import { streams } from './streams.ts'
 
 /** A payload's output: Node's stream, and its lines. */
 export type Output = Readable & {
-  /** Lines without their ends, as they come. */
+  /** Lines without their ends, as they come. Who breaks off ends no stream: what comes later is still kept for the result. */
   lines(): AsyncIterable<string>
 }
 
@@ -132,11 +132,16 @@ export function withLines(stream: Readable): Output {
 async function* linesOf(stream: Readable): AsyncGenerator<string, void, undefined> {
   const decoder = new StringDecoder('utf8')
   let rest = ''
-  for await (const chunk of stream) {
-    rest += decoder.write(chunk as Buffer)
-    const lines = rest.split('\n')
-    rest = lines.pop() ?? ''
-    yield* lines
+  try {
+    for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
+      rest += decoder.write(chunk as Buffer)
+      const lines = rest.split('\n')
+      rest = lines.pop() ?? ''
+      yield* lines
+    }
+  } finally {
+    // A payload that writes on must not wait for a reader that went.
+    stream.resume()
   }
   rest += decoder.end()
   if (rest !== '') yield rest

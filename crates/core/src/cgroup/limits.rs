@@ -246,7 +246,13 @@ fn enable_above(path: &Path, dir: &Fd, wanted: &[(&str, &Limit)], first: &Limit)
                 return Err(no_controller(name, limit, ancestor, &top));
             }
         }
-        let written = std::fs::write(ancestor.join("cgroup.subtree_control"), words(wanted));
+        let control = ancestor.join("cgroup.subtree_control");
+        let handed = std::fs::read_to_string(&control).unwrap_or_default();
+        // Somebody else's hand them down already, or not at all.
+        if wanted.iter().all(|(name, _)| handed.split_ascii_whitespace().any(|known| known == *name)) {
+            continue;
+        }
+        let written = std::fs::write(&control, words(wanted));
         if let Err(error) = written {
             let busy = error.raw_os_error() == Some(Errno::EBUSY.raw());
             let advice = if busy {

@@ -1,0 +1,78 @@
+/** A running container that ends with the block, or the program, that holds it. */
+import { CaissonError } from '../errors.ts'
+import { milliseconds } from './units.ts'
+import type { Duration } from './units.ts'
+import { settled } from './process.ts'
+import type { ProcessPromise, Run, Stats } from './process.ts'
+import type { Isolation, Result } from './result.ts'
+
+/** How a container is asked to end. */
+export interface StopOptions {
+  /** What asks its main process. Default: `stopSignal`, else the image's, else SIGTERM. */
+  signal?: NodeJS.Signals | number
+  /** How long it may take; after that everything in it is killed. Default: `stopTimeout`, else 10 s. */
+  timeout?: Duration
+}
+
+/** A container that was started. It ends with its main process, and at the latest with this program. */
+export interface Container {
+  /** 64 hex digits. */
+  readonly id: string
+  readonly name: string | undefined
+  readonly labels: Readonly<Record<string, string>>
+  /** Its main process: streams, and a promise of its result. */
+  readonly main: ProcessPromise
+  /** What is in force, read from the kernel; undefined of one that was over before it could be looked at. */
+  readonly isolation: Isolation | undefined
+  /** Sends a signal to the main process; SIGKILL ends the whole container. False once it has ended. Default SIGKILL. */
+  kill(signal?: NodeJS.Signals | number): boolean
+  /** Asks it to end, and makes it; answers what it came to. */
+  stop(options?: StopOptions): Promise<Result>
+  /** What it came to, once it has ended. */
+  wait(): Promise<Result>
+  /** Figures now; rejects with ERR_NOT_RUNNING once it has ended. */
+  stats(): Promise<Stats>
+  /** Ends it, everything in it at once, and waits until nothing of it is left. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Docker's. */
+const patience = 10_000
+
+/** Gives the container once its command runs. */
+export async function container(live: Run, main: ProcessPromise): Promise<Container> {
+  // Who only holds the container hears of a loss by wait or stop.
+  main.catch(() => {})
+  await live.started
+  // A start that failed rejects here; a command that is over already is a container that ended.
+  if (live.isOver) {
+    await main.catch((error: unknown) => {
+      if (!(error instanceof CaissonError && error.code === 'ERR_COMMAND_FAILED')) throw error
+    })
+  }
+  return {
+    id: main.id,
+    name: main.name,
+    labels: main.labels,
+    main,
+    get isolation() {
+      return live.isolation
+    },
+    kill: (signal = 'SIGKILL') => main.kill(signal),
+    async stop({ signal, timeout } = {}) {
+      const most = timeout ?? live.options.stopTimeout
+      const ms = most === undefined ? patience : milliseconds('timeout', most)
+      main.kill(signal ?? live.stopSignal)
+      const timer = setTimeout(() => main.kill('SIGKILL'), ms)
+      await settled(main)
+      clearTimeout(timer)
+      return main
+    },
+    wait: async () => main,
+    stats: async () => main.stats(),
+    async [Symbol.asyncDispose]() {
+      main.kill('SIGKILL')
+      await settled(main)
+    },
+  }
+}
