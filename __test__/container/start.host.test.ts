@@ -25,13 +25,13 @@ test('it runs when it is given, says what it is, and ends with its block', async
 
 test('stop asks first: its signal, the image’s, one of the call', async (t) => {
   const { engine } = await scene(t)
-  const script = 'for s in USR1 TERM INT; do trap "echo $s; exit 3" $s; done; while :; do sleep .01; done'
+  const script = 'for s in USR1 TERM INT; do trap "echo $s; exit 3" $s; done; echo up; while :; do sleep .01; done'
   for (const [options, stop, seen] of [
     [{}, {}, 'TERM\n'],
     [{ stopSignal: 'SIGUSR1' }, {}, 'USR1\n'],
     [{ stopSignal: 'SIGUSR1' }, { signal: 'SIGINT' }, 'INT\n'],
   ] as const) {
-    const held = await engine.start({ rootfs }, ['sh', '-c', `echo up; ${script}`], options)
+    const held = await engine.start({ rootfs }, ['sh', '-c', script], options)
     for await (const line of held.main.stdout?.lines() ?? []) {
       t.is(line, 'up')
       break

@@ -227,7 +227,7 @@ async function begin(
     const plan = planOf(spec, options)
     const hostname = options.hostname ?? live.id.slice(0, 12)
     const { timeout, stopTimeout } = times(options)
-    const launch = {
+    const message = {
       token: live.token,
       id: live.id,
       hostname,
@@ -238,9 +238,9 @@ async function begin(
       grouped: options.minIsolation === 'full',
       timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
     }
-    let failure = live.shim().launch(plan, launch)
+    let failure = live.shim().launch(plan, message)
     // It has ended since: nobody took the message, so the next one may.
-    if (failure?.code === 'ERR_SHIM_LOST') failure = live.shim().launch(plan, launch)
+    if (failure?.code === 'ERR_SHIM_LOST') failure = live.shim().launch(plan, message)
     if (failure !== null) throw toError(failure)
     live.sent()
   } catch (error) {
