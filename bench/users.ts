@@ -82,10 +82,13 @@ export async function users(count: number): Promise<void> {
   const [asRoot, asSingle, asRange] = processes.map(([, contestant]) => contestant)
   const { filter } = programs()
   const pod = place(dir, 'podman', range)
+  // It writes into its root, overlay or not.
+  const owned = makeRootfs(join(pod, 'rootfs'))
+  spawnSync('chown', ['-R', `${range.uid}:${range.gid}`, pod])
   const absent: Record<string, string> = {}
   const commands = {
     bwrap: command({ command: bwrap(rootfs), open: filter, as: single }, 20),
-    podman: command({ command: podman(pod, rootfs), as: range }, 2),
+    podman: command({ command: podman(pod, owned), as: range }, 2),
   }
   const peers = await present(commands, async ({ turn }) => turn(1), absent)
   const all = { root: asRoot, single: asSingle, range: asRange } as Record<string, Contestant>

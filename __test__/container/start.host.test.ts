@@ -25,7 +25,8 @@ test('it runs when it is given, says what it is, and ends with its block', async
 
 test('stop asks first: its signal, the image’s, one of the call', async (t) => {
   const { engine } = await scene(t)
-  const script = 'for s in USR1 TERM INT; do trap "echo $s; exit 3" $s; done; echo up; while :; do sleep .01; done'
+  const script =
+    'for s in USR1 TERM INT; do trap "echo $s; exit 3" $s; done; echo up; while :; do sleep .01; done'
   for (const [options, stop, seen] of [
     [{}, {}, 'TERM\n'],
     [{ stopSignal: 'SIGUSR1' }, {}, 'USR1\n'],

@@ -151,9 +151,9 @@ export async function start(
 }
 
 /** A start that fails before anything is heard of it fails the run. */
-async function reach(live: Run, start: Promise<void>): Promise<void> {
+async function reach(live: Run, beginning: Promise<void>): Promise<void> {
   try {
-    await start
+    await beginning
   } catch (error) {
     live.fail(error instanceof Error ? error : new CaissonError('ERR_INTERNAL', String(error)))
   }
