@@ -46,6 +46,11 @@ export declare class Shim {
   unpack(options: UnpackOptions): Failure | null
   /** Ends an unpacking; the event is its failure. */
   cancel(token: number): Failure | null
+  /**
+   * Connects to a port of a container from inside its network; the event is `dialed`, with the connection in the socket
+   * that was given, or `failed`.
+   */
+  dial(token: number, container: number, port: number, back: number): Failure | null
   /** Ends the shim and all it holds. */
   close(): void
 }
@@ -264,8 +269,8 @@ export interface PlanExtras {
  */
 export declare function randomId(): string
 
-/** The terminal's master that a shim has sent, held; -1 if there is none. The socket stays the caller's. */
-export declare function receiveTerminal(socket: number): number
+/** The descriptor that a shim has sent, held; -1 if there is none. The socket stays the caller's. */
+export declare function receiveDescriptor(socket: number): number
 
 /** A stream has the descriptor now, and closes it. */
 export declare function releaseDescriptor(number: number): void
@@ -276,7 +281,7 @@ export declare function sha256(bytes: Uint8Array): string
 /** What a shim says. */
 export interface ShimEvent {
   /** What it is. */
-  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked'
+  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed'
   /** The run it is about; 0: the shim itself. */
   token: number
   /** `started`: the main process's id. */
@@ -309,14 +314,6 @@ export interface ShimOptions {
   ids?: IdOptions
 }
 
-/**
- * Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`; both held.
- *
- * # Errors
- * EMFILE.
- */
-export declare function terminalPair(): Array<number>
-
 /** A layer to be unpacked. */
 export interface UnpackOptions {
   /** The caller's number for it, in every event about it. */
@@ -334,3 +331,11 @@ export interface UnpackOptions {
   /** The blob, a descriptor at its beginning; it stays the caller's. */
   blob: number
 }
+
+/**
+ * Two ends of a descriptor's way back: the first for a request, the second for `receiveDescriptor`; both held.
+ *
+ * # Errors
+ * EMFILE.
+ */
+export declare function wayBack(): Array<number>

@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, closeDescriptor, drain, hear, isTerminal, pipe, randomId, receiveTerminal, releaseDescriptor, sha256, terminalPair } = nativeBinding
+const { Plan, Shim, boundingSet, closeDescriptor, drain, hear, isTerminal, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, wayBack } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
@@ -783,8 +783,8 @@ export { hear }
 export { isTerminal }
 export { pipe }
 export { randomId }
-export { receiveTerminal }
+export { receiveDescriptor }
 export { releaseDescriptor }
 export { sha256 }
-export { terminalPair }
+export { wayBack }
 export const __napiBindingTarget = __napiLoadedBindingTarget

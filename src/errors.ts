@@ -7,6 +7,7 @@ export type ErrorCode =
   | 'ERR_USER_NOT_FOUND'
   | 'ERR_MOUNT_SOURCE'
   | 'ERR_NO_CONTROLLER'
+  | 'ERR_DIAL'
   | 'ERR_ISOLATION'
   | 'ERR_NO_USER_NAMESPACE'
   | 'ERR_ARCHIVE'

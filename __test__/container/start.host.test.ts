@@ -79,3 +79,26 @@ test('stdin is empty, unless it is asked for', async (t) => {
   held.main.stdin?.end('typed')
   t.is((await held.wait()).stdout, 'typed')
 })
+
+test('lines are those from the beginning, whoever asks, and when', async (t) => {
+  const { engine } = await scene(t)
+  const held = await engine.start(
+    { rootfs },
+    ['sh', '-c', 'echo one; echo two; cat; echo three; sleep .2; printf end'],
+    {
+      stdio: 'pipe',
+    },
+  )
+  const first = async (): Promise<string | undefined> => {
+    for await (const line of held.main.stdout?.lines() ?? []) return line
+    return undefined
+  }
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.deepEqual([await first(), await first()], ['one', 'one'])
+  held.main.stdin?.end('typed\n')
+  const all: string[] = []
+  for await (const line of held.main.stdout?.lines() ?? []) all.push(line)
+  t.deepEqual(all, ['one', 'two', 'typed', 'three', 'end'])
+  t.is((await held.wait()).stdout, 'one\ntwo\ntyped\nthree\nend')
+  t.is(await first(), 'one')
+})

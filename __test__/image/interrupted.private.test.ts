@@ -91,6 +91,8 @@ for (const victim of ['the unpacker', 'the shim', 'Node and its shim'] as const)
       const pid = await unpacker(directory)
       process.kill(victim === 'the shim' ? parentOf(pid) : pid, 'SIGKILL')
       t.like(await t.throwsAsync(run), { code: victim === 'the shim' ? 'ERR_SHIM_LOST' : 'ERR_ARCHIVE' })
+      // Its lock goes with it; who cleans before that leaves it to the next.
+      await ended(pid)
       t.is(held(directory).unpacking, victim === 'the shim' ? 1 : 0)
     }
     // Whatever is run next cleans: another image, here.

@@ -1,7 +1,7 @@
 /** This side of a run's stdio: streams where somebody wants them, and what the outputs brought. */
 import type { Readable } from 'node:stream'
 import { native } from '../native.ts'
-import { withLines } from './stdio.ts'
+import { kept, withLines } from './stdio.ts'
 import type { Stdio, Streams } from './stdio.ts'
 import { streams } from './streams.ts'
 
@@ -121,6 +121,7 @@ export class Capture {
       this.ended = Promise.resolve()
       return
     }
+    kept.set(stream, this.#chunks)
     stream.on('data', (chunk: Buffer) => {
       this.#seen += chunk.length
       this.take(chunk)
@@ -132,10 +133,10 @@ export class Capture {
   }
 
   take(chunk: Buffer): void {
-    const kept = chunk.subarray(0, this.#left)
-    this.#left -= kept.length
-    this.dropped += chunk.length - kept.length
-    if (kept.length > 0) this.#chunks.push(kept)
+    const part = chunk.subarray(0, this.#left)
+    this.#left -= part.length
+    this.dropped += chunk.length - part.length
+    if (part.length > 0) this.#chunks.push(part)
   }
 
   /**

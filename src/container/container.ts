@@ -1,8 +1,13 @@
 /** A running container that ends with the block, or the program, that holds it. */
+import type { Agent } from 'node:http'
+import type { Socket } from 'node:net'
 import { CaissonError } from '../errors.ts'
+import { native } from '../native.ts'
+import { refuse } from './options.ts'
 import { milliseconds } from './units.ts'
 import type { Duration } from './units.ts'
 import { settled } from './process.ts'
+import { streams } from './streams.ts'
 import type { ProcessPromise, Run, Stats } from './process.ts'
 import type { Isolation, Result } from './result.ts'
 
@@ -30,6 +35,13 @@ export interface Container {
   stop(options?: StopOptions): Promise<Result>
   /** What it came to, once it has ended. */
   wait(): Promise<Result>
+  /**
+   * Connects to a TCP port of its loopback, from inside its network: nothing is published, nothing can collide. Rejects
+   * with ERR_DIAL, and the errno, where nobody listens.
+   */
+  dial(port: number): Promise<Socket>
+  /** For `http.request` and clients that take an agent: connects to the port of the URL, inside; its host is not looked at. */
+  agent(): Agent
   /** Figures now; rejects with ERR_NOT_RUNNING once it has ended. */
   stats(): Promise<Stats>
   /** Ends it, everything in it at once, and waits until nothing of it is left. */
@@ -38,6 +50,29 @@ export interface Container {
 
 /** Docker's. */
 const patience = 10_000
+
+async function connect(live: Run, port: number): Promise<Socket> {
+  if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    throw refuse('port', `'${String(port)}' is not between 1 and 65535`)
+  const fd = await live.dial(port)
+  const { Socket: Stream } = streams()
+  const socket = new Stream({ fd, readable: true, writable: true })
+  native().addon.releaseDescriptor(fd)
+  return socket
+}
+
+function agentOf(dial: (port: number) => Promise<Socket>): Agent {
+  const { Agent: Base } = process.getBuiltinModule('node:http')
+  const { callbackify } = process.getBuiltinModule('node:util')
+  const agent = new Base()
+  const called = callbackify(dial)
+  // Answered by the callback; Node takes no promise.
+  agent.createConnection = (options, callback) => {
+    called(Number(options.port), (error, socket) => callback?.(error, socket))
+    return undefined
+  }
+  return agent
+}
 
 /** Gives the container once its command runs. */
 export async function container(live: Run, main: ProcessPromise): Promise<Container> {
@@ -50,6 +85,7 @@ export async function container(live: Run, main: ProcessPromise): Promise<Contai
       if (!(error instanceof CaissonError && error.code === 'ERR_COMMAND_FAILED')) throw error
     })
   }
+  const dial = async (port: number): Promise<Socket> => connect(live, port)
   return {
     id: main.id,
     name: main.name,
@@ -68,6 +104,8 @@ export async function container(live: Run, main: ProcessPromise): Promise<Contai
       clearTimeout(timer)
       return main
     },
+    dial,
+    agent: () => agentOf(dial),
     wait: async () => main,
     stats: async () => main.stats(),
     async [Symbol.asyncDispose]() {

@@ -13,6 +13,7 @@ import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf,
 import type { Cause, Isolation, Moments, Result } from './result.ts'
 import { failureOf } from './shim.ts'
 import type { ShimConnection } from './shim.ts'
+import { opened } from './stdio.ts'
 import type { Output, Streams } from './stdio.ts'
 import { joinTerminal } from './terminal.ts'
 
@@ -213,6 +214,33 @@ export class Run {
     })
   }
 
+  /** Connects to a port of the container's loopback: a descriptor that is held. */
+  async dial(port: number): Promise<number> {
+    await this.started
+    const shim = this.#shim
+    if (this.#over || shim === undefined) throw ended(this.id)
+    const { addon } = native()
+    const [theirs = -1, ours = -1] = opened(() => addon.wayBack())
+    const token = this.#connection.token()
+    try {
+      return await new Promise((resolve, reject) => {
+        const { forget } = this.#connection.get(token, (event) => {
+          forget()
+          if (event instanceof Error) reject(event)
+          else if (event.kind === 'dialed') resolve(addon.receiveDescriptor(ours))
+          else reject(failureOf(event))
+        })
+        const failure = shim.dial(token, this.token, port, theirs)
+        if (failure === null) return
+        forget()
+        reject(toError(failure))
+      })
+    } finally {
+      addon.closeDescriptor(theirs)
+      addon.closeDescriptor(ours)
+    }
+  }
+
   #send(signal: number): void {
     if (!this.#launched) return
     if (signal === 9)
@@ -256,6 +284,7 @@ export class Run {
       case 'ended':
         if (event.end !== undefined) this.#end(event.end).catch((error: Error) => this.#settle.reject(error))
         break
+      case 'dialed':
       case 'unpacked':
         break
       case 'failed':
@@ -266,7 +295,7 @@ export class Run {
   #openTerminal(): void {
     if (this.#terminal === undefined || this.#attached === undefined) return
     const { addon } = native()
-    const master = addon.receiveTerminal(this.#terminal)
+    const master = addon.receiveDescriptor(this.#terminal)
     addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
     if (master >= 0) joinTerminal(master, this.#attached.streams)

@@ -11,7 +11,10 @@ import { streams } from './streams.ts'
 
 /** A payload's output: Node's stream, and its lines. */
 export type Output = Readable & {
-  /** Lines without their ends, as they come. Who breaks off ends no stream: what comes later is still kept for the result. */
+  /**
+   * Lines without their ends: those of what came before and was kept (`maxBuffer`), then as they come. Who breaks off ends
+   * no stream, and may ask again, from the beginning.
+   */
   lines(): AsyncIterable<string>
 }
 
@@ -129,19 +132,28 @@ export function withLines(stream: Readable): Output {
   return Object.assign(stream, { lines: () => linesOf(stream) })
 }
 
+/** What was kept of a stream so far. */
+export const kept: WeakMap<Readable, readonly Buffer[]> = new WeakMap()
+
 async function* linesOf(stream: Readable): AsyncGenerator<string, void, undefined> {
   const decoder = new StringDecoder('utf8')
   let rest = ''
-  try {
-    for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
-      rest += decoder.write(chunk as Buffer)
-      const lines = rest.split('\n')
-      rest = lines.pop() ?? ''
-      yield* lines
+  const take = (chunk: Buffer): string[] => {
+    const lines = (rest + decoder.write(chunk)).split('\n')
+    rest = lines.pop() ?? ''
+    return lines
+  }
+  // It flows from the start: what came before does not come again.
+  const before = kept.get(stream) ?? []
+  for (let index = 0; index < before.length; index += 1) yield* take(before[index] as Buffer)
+  if (!stream.readableEnded && !stream.destroyed) {
+    try {
+      // In the tick of the last look at what was kept.
+      for await (const chunk of stream.iterator({ destroyOnReturn: false })) yield* take(chunk as Buffer)
+    } finally {
+      // A payload that writes on must not wait for a reader that went.
+      stream.resume()
     }
-  } finally {
-    // A payload that writes on must not wait for a reader that went.
-    stream.resume()
   }
   rest += decoder.end()
   if (rest !== '') yield rest

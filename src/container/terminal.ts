@@ -8,7 +8,7 @@ import { streams } from './streams.ts'
 
 /** What the payload is given instead of three descriptors: the socket by which its terminal's master comes back. */
 export function openTerminal(): { stdio: Stdio; ours: number } {
-  const [theirs = -1, ours = -1] = opened(() => native().addon.terminalPair())
+  const [theirs = -1, ours = -1] = opened(() => native().addon.wayBack())
   return { stdio: { payload: [theirs], own: 0, ends: [] }, ours }
 }
 

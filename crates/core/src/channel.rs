@@ -102,6 +102,9 @@ wire! {
         5 Unpack { layer: Layer },
         /// Ends an unpacking; the answer is its failure, once nothing of it is left.
         6 Cancel { token: u64 },
+        /// Connects to a port of a container, from inside its network. Descriptor: the socket to which the connection is
+        /// sent before [`Event::Dialed`].
+        7 Dial { token: u64, container: u64, port: u16 },
     }
 }
 
@@ -169,6 +172,8 @@ wire! {
         3 Stats { token: u64, request: u64, usage: Option<Usage> },
         /// A layer is in the store.
         4 Unpacked { token: u64 },
+        /// A connection was sent.
+        5 Dialed { token: u64 },
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Code {
     MountSource,
     /// A cgroup controller that a limit needs is not there.
     NoController,
+    /// No connection to a port of a container.
+    Dial,
     /// Less is in force here than was asked for.
     Isolation,
     /// No user namespace can be had, which every user but root needs.
@@ -43,7 +45,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the table that both languages share.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidSpec,
         Self::Unsupported,
         Self::CommandNotFound,
@@ -51,6 +53,7 @@ impl Code {
         Self::UserNotFound,
         Self::MountSource,
         Self::NoController,
+        Self::Dial,
         Self::Isolation,
         Self::NoUserNamespace,
         Self::Archive,
@@ -74,6 +77,7 @@ impl Code {
             Self::UserNotFound => "ERR_USER_NOT_FOUND",
             Self::MountSource => "ERR_MOUNT_SOURCE",
             Self::NoController => "ERR_NO_CONTROLLER",
+            Self::Dial => "ERR_DIAL",
             Self::Isolation => "ERR_ISOLATION",
             Self::NoUserNamespace => "ERR_NO_USER_NAMESPACE",
             Self::Archive => "ERR_ARCHIVE",
@@ -145,6 +149,8 @@ stages! {
     SECCOMP = "seccomp",
     /// The command itself.
     EXEC = "exec",
+    /// A connection into the container.
+    DIAL = "dial",
     /// Waiting for the end.
     WATCH = "watch",
     /// Taking down what was made.

@@ -199,7 +199,7 @@ impl From<Ended> for NativeEnd {
 #[derive(Clone, Debug)]
 pub struct ShimEvent {
     /// What it is.
-    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked'")]
+    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed'")]
     pub kind: String,
     /// The run it is about; 0: the shim itself.
     pub token: f64,
@@ -241,6 +241,7 @@ impl ShimEvent {
                 Self { failure: Some(error.into()), ..Self::new("failed", token) }
             }
             Event::Unpacked { token } => Self::new("unpacked", token),
+            Event::Dialed { token } => Self::new("dialed", token),
             Event::Ended { token, end } => Self { end: Some(end.into()), ..Self::new("ended", token) },
             Event::Stats { token, request, usage } => Self {
                 request: Some(request as f64),

@@ -179,6 +179,15 @@ impl Shim {
         self.ask(&Request::Cancel { token: token as u64 })
     }
 
+    /// Connects to a port of a container from inside its network; the event is `dialed`, with the connection in the socket
+    /// that was given, or `failed`.
+    #[napi(catch_unwind)]
+    pub fn dial(&self, token: f64, container: f64, port: u32, back: i32) -> Option<Failure> {
+        let port = u16::try_from(port).unwrap_or_default();
+        let request = Request::Dial { token: token as u64, container: container as u64, port };
+        self.send(&request, &[&Number(back)]).err().map(Into::into)
+    }
+
     /// Ends the shim and all it holds.
     #[napi(catch_unwind)]
     pub fn close(&self) {
@@ -257,24 +266,24 @@ pub fn hear(bytes: Buffer) -> Heard {
     }
 }
 
-/// Two ends for a terminal's way back: the first for a launch, the second for `receiveTerminal`; both held.
+/// Two ends of a descriptor's way back: the first for a request, the second for `receiveDescriptor`; both held.
 ///
 /// # Errors
 /// EMFILE.
 #[napi(catch_unwind)]
-pub fn terminal_pair() -> napi::Result<Vec<i32>> {
+pub fn way_back() -> napi::Result<Vec<i32>> {
     let (theirs, ours) =
         pair(SockType::SeqPacket).map_err(|error| napi::Error::from_reason(error.to_string()))?;
     Ok(vec![hold(theirs), hold(ours)])
 }
 
-/// The terminal's master that a shim has sent, held; -1 if there is none. The socket stays the caller's.
+/// The descriptor that a shim has sent, held; -1 if there is none. The socket stays the caller's.
 #[napi(catch_unwind)]
 #[must_use]
-pub fn receive_terminal(socket: i32) -> i32 {
+pub fn receive_descriptor(socket: i32) -> i32 {
     let received = socket::receive(Number(socket), &mut [0u8; 16], false);
-    let master = received.ok().and_then(|received| received.descriptors.into_iter().flatten().next());
-    master.map_or(-1, hold)
+    let sent = received.ok().and_then(|received| received.descriptors.into_iter().flatten().next());
+    sent.map_or(-1, hold)
 }
 
 impl Shim {

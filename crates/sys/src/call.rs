@@ -49,6 +49,8 @@ impl Errno {
     pub const ECHILD: Self = Self(10);
     /// No space left: of a device, or of a count that has a limit.
     pub const ENOSPC: Self = Self(28);
+    /// Nobody listens there.
+    pub const ECONNREFUSED: Self = Self(111);
     /// No such process.
     pub const ESRCH: Self = Self(3);
 

@@ -80,6 +80,8 @@ pub struct Running {
     pub isolation: Option<Isolation>,
     /// What was made for it.
     pub made: Made,
+    /// Its new namespaces, as clone's flags.
+    pub namespaces: u64,
     /// When what happened, so far.
     pub stamps: Stamps,
 }
@@ -160,6 +162,7 @@ impl Launcher {
             cgroup: None,
         };
         let stamps = Stamps { taken, ..Stamps::default() };
+        let new = plan.namespaces;
         self.next_moment = (self.next_moment + 1) % shared::WORDS;
         let executing = self.moments.get(self.next_moment).unwrap_or(&self.moments[0]);
         executing.store(0, Ordering::Relaxed);
@@ -173,7 +176,8 @@ impl Launcher {
                     uid_map: self.uid_map.clone(),
                     ..Isolation::default()
                 });
-                Ok(Running { token: launch.token, pid, pidfd, report, isolation, executing, made, stamps })
+                let token = launch.token;
+                Ok(Running { token, pid, pidfd, report, isolation, executing, made, namespaces: new, stamps })
             }
             Err(error) => {
                 self.undo_all(&made);

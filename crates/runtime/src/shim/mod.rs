@@ -1,7 +1,9 @@
 //! The shim: parent of every container of one owner. One thread, one loop: requests from the owner, reports of inits,
 //! ends of processes. When the owner's socket ends it kills and takes down all it holds, and ends itself.
 
+mod child;
 mod container;
+mod dial;
 mod owner;
 mod unpack;
 
@@ -15,6 +17,7 @@ use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, identity, process};
 use container::Container;
+use dial::Dialer;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use owner::Owner;
 use std::collections::BTreeMap;
@@ -26,13 +29,15 @@ use unpack::{Outcome, Unpacker};
 const REQUESTS: Number = Number(0);
 /// Where events go: a stream, as standard output.
 const EVENTS: Number = Number(1);
-/// What an epoll event is about: the owner, or a container's number times four plus one of the rest.
+/// What an epoll event is about: the owner, or a number times [`KINDS`] plus one of the rest.
 const FROM_OWNER: u64 = u64::MAX;
 const TO_OWNER: u64 = u64::MAX - 1;
 const PROCESS: u64 = 0;
 const REPORT: u64 = 1;
 const REMOVER: u64 = 2;
 const UNPACKER: u64 = 3;
+const DIALER: u64 = 4;
+const KINDS: u64 = 8;
 
 /// How long a busy cgroup is asked again before it is left to the journal.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -97,6 +102,7 @@ fn serve() -> Result<()> {
         launcher,
         containers: BTreeMap::new(),
         unpackers: BTreeMap::new(),
+        dialers: BTreeMap::new(),
         data_root: PathBuf::from(&hello.data_root),
         owner: Some(owner),
         room,
@@ -120,7 +126,7 @@ fn serve() -> Result<()> {
 
 /// Of init's reports their end alone wakes us, which is the exec or a failure: what was said before is read then.
 fn end_of_reports(token: u64) -> EpollEvent {
-    EpollEvent::new(EpollFlags::EPOLLRDHUP, token * 4 + REPORT)
+    EpollEvent::new(EpollFlags::EPOLLRDHUP, token * KINDS + REPORT)
 }
 
 struct Shim {
@@ -129,6 +135,8 @@ struct Shim {
     containers: BTreeMap<u64, Container>,
     /// Processes that unpack layers, and one of number 0 that cleans the store.
     unpackers: BTreeMap<u64, Unpacker>,
+    /// Connections on their way.
+    dialers: BTreeMap<u64, Dialer>,
     data_root: PathBuf,
     /// Its sockets; none once it is gone.
     owner: Option<Owner>,
@@ -151,8 +159,9 @@ impl Shim {
             };
             // Ends before requests: a container that is over makes room first.
             for event in events.iter().take(count).filter(|event| event.data() < TO_OWNER) {
-                match (event.data() / 4, event.data() % 4) {
+                match (event.data() / KINDS, event.data() % KINDS) {
                     (token, UNPACKER) => self.hear_unpacker(token),
+                    (token, DIALER) => self.hear_dialer(token),
                     (token, what) => self.hear_container(token, what),
                 }
             }
@@ -222,7 +231,7 @@ impl Shim {
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
                 };
                 let watched = started.and_then(|running| {
-                    let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * 4 + PROCESS);
+                    let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS);
                     watched.inspect_err(|_| self.launcher.abandon(&running))?;
                     Ok(running)
                 });
@@ -266,6 +275,11 @@ impl Shim {
                     self.tell(&Event::Failed { token: layer.token, error });
                 }
             }
+            Request::Dial { token, container, port } => {
+                if let Err(error) = self.dial(token, container, port, descriptors.first()) {
+                    self.tell(&Event::Failed { token, error });
+                }
+            }
             Request::Cancel { token } => {
                 if let Some(unpacker) = self.unpackers.get_mut(&token) {
                     unpacker.cancel();
@@ -274,8 +288,30 @@ impl Shim {
         }
     }
 
+    fn dial(&mut self, token: u64, container: u64, port: u16, back: Option<&Fd>) -> Result<()> {
+        let refuse = |code, message| Error::new(code, Stage::DIAL, "container", message);
+        let back = back.ok_or_else(|| refuse(Code::RuntimeMismatch, "has no way back"))?;
+        let running = self.containers.get(&container).filter(|container| !container.has_ended());
+        let running = &running.ok_or_else(|| refuse(Code::Dial, "is not running"))?.running;
+        let dialer = Dialer::start(&running.pidfd, running.namespaces, back, port)?;
+        self.watch(&dialer.process, EpollFlags::EPOLLIN, token * KINDS + DIALER)?;
+        self.dialers.insert(token, dialer);
+        Ok(())
+    }
+
+    fn hear_dialer(&mut self, token: u64) {
+        let Some(outcome) = self.dialers.get(&token).and_then(Dialer::outcome) else { return };
+        if let Some(dialer) = self.dialers.remove(&token) {
+            let _ = self.epoll.delete(&dialer.process);
+        }
+        self.tell(&match outcome {
+            Ok(()) => Event::Dialed { token },
+            Err(error) => Event::Failed { token, error },
+        });
+    }
+
     fn hold(&mut self, token: u64, mut unpacker: Unpacker) -> Result<()> {
-        if let Err(error) = self.watch(&unpacker.process, EpollFlags::EPOLLIN, token * 4 + UNPACKER) {
+        if let Err(error) = self.watch(&unpacker.process, EpollFlags::EPOLLIN, token * KINDS + UNPACKER) {
             unpacker.cancel();
             return Err(error);
         }
@@ -329,7 +365,10 @@ impl Shim {
         if container.has_ended() {
             container.undo(&self.launcher, PATIENCE_NS);
             if let Some(remover) = container.new_remover()
-                && self.epoll.add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * 4 + REMOVER)).is_err()
+                && self
+                    .epoll
+                    .add(remover, EpollEvent::new(EpollFlags::EPOLLIN, token * KINDS + REMOVER))
+                    .is_err()
             {
                 container.give_up_remover();
             }

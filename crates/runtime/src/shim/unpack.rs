@@ -1,11 +1,12 @@
 //! The unpacker: a forked role of the shim that holds a blob, a socket for its failure, and nothing else of the shim's.
 
+use super::child;
 use caisson_core::channel::{self, Layer, Report};
 use caisson_core::idmap::IdMap;
 use caisson_core::layers::Store;
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
-use caisson_sys::process::{self, End, Fork};
+use caisson_sys::process::{self, End};
 use caisson_sys::{Fd, identity};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::path::Path;
@@ -38,29 +39,14 @@ pub(super) enum Outcome {
     Cleaned,
 }
 
-fn fork(work: impl FnOnce() -> i32) -> Result<Fd> {
-    let shim = std::process::id();
-    match process::fork(0, None).at(Stage::UNPACK, "clone3")? {
-        Fork::Parent { pidfd, .. } => Ok(pidfd),
-        Fork::Child => {
-            // A shim that is killed takes its unpackers along: the signal counts on one thread, and the shim has one.
-            let tied = identity::set_parent_death_signal(SIGKILL);
-            if tied.is_err() || process::parent() != shim {
-                caisson_sys::exit(1);
-            }
-            let _ = identity::set_name(c"caisson-unpack");
-            caisson_sys::exit(work())
-        }
-    }
-}
-
 impl Unpacker {
     /// Starts to unpack a layer.
     pub(super) fn start(data_root: &Path, blob: &Fd, layer: &Layer, ids: Option<&IdMap>) -> Result<Self> {
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (report, theirs) = pair.at(Stage::UNPACK, "socketpair")?;
         let (report, theirs): (Fd, Fd) = (report.into(), theirs.into());
-        let process = fork(|| {
+        let process = child::fork(Stage::UNPACK, || {
+            let _ = identity::set_name(c"caisson-unpack");
             // The owner's sockets and every container's pipes go: their ends must not depend on us.
             let alone = fd::place(blob, BLOB.0)
                 .and_then(|()| fd::place(&theirs, REPORT.0))
@@ -78,7 +64,8 @@ impl Unpacker {
 
     /// Starts to remove what dead unpackers left; `failure` is what is told of it at the end.
     pub(super) fn clean(data_root: &Path, failure: Option<Error>) -> Result<Self> {
-        let process = fork(|| {
+        let process = child::fork(Stage::UNPACK, || {
+            let _ = identity::set_name(c"caisson-unpack");
             if fd::close_from(3).is_err() {
                 return 1;
             }
