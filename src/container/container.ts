@@ -1,6 +1,9 @@
 /** A running container that ends with the block, or the program, that holds it. */
+import { createRequire } from 'node:module'
+import type * as Http from 'node:http'
 import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
+import type * as Util from 'node:util'
 import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
 import { refuse } from './options.ts'
@@ -62,8 +65,10 @@ async function connect(live: Run, port: number): Promise<Socket> {
 }
 
 function agentOf(dial: (port: number) => Promise<Socket>): Agent {
-  const { Agent: Base } = process.getBuiltinModule('node:http')
-  const { callbackify } = process.getBuiltinModule('node:util')
+  // Loaded by who asks for one.
+  const require = createRequire(import.meta.url)
+  const { Agent: Base } = require('node:http') as typeof Http
+  const { callbackify } = require('node:util') as typeof Util
   const agent = new Base()
   const called = callbackify(dial)
   // Answered by the callback; Node takes no promise.
