@@ -34,13 +34,15 @@ export declare class Shim {
   ended(): Promise<unknown>
   /** Starts a container; what comes of it are events. */
   launch(plan: Plan, options: LaunchOptions): Failure | null
-  /** Sends a signal to a container's main process. */
+  /** Starts another command in a container, by a plan made for one; what comes of it are the events of a start. */
+  exec(plan: Plan, options: ExecOptions): Failure | null
+  /** Sends a signal to a container's main process, or to another command. */
   signal(token: number, signal: number): Failure | null
-  /** Kills everything in a container. `cause`: 2 an abort, 3 the API. */
+  /** Kills everything in a container, or another command and its children. `cause`: 2 an abort, 3 the API. */
   kill(token: number, cause: number): Failure | null
-  /** Sets the size of a container's terminal. */
+  /** Sets the size of a terminal. */
   resize(token: number, columns: number, rows: number): Failure | null
-  /** Asks for a container's figures; they come as an event with this `request`. */
+  /** Asks for a container's figures, or another command's; they come as an event with this `request`. */
   stats(token: number, request: number): Failure | null
   /** Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`. */
   unpack(options: UnpackOptions): Failure | null
@@ -78,6 +80,22 @@ export interface Drained {
   bytes?: Buffer
   /** Whether nobody can write to it any more. */
   ended: boolean
+}
+
+/** Another command in a container. */
+export interface ExecOptions {
+  /** The caller's number for it, in every event about it. */
+  token: number
+  /** The container's. */
+  container: number
+  /** The container's host name. */
+  hostname: string
+  /** As in `LaunchOptions`. */
+  stdio: Array<number>
+  /** As in `LaunchOptions`. */
+  ownStdio: number
+  /** Milliseconds after which it is killed, with all its children; 0: never. */
+  timeoutMs: number
 }
 
 /** Why something failed. */
@@ -258,6 +276,8 @@ export interface PlanExtras {
   mapped: boolean
   /** More groups of the user, by name or number. */
   groups: Array<string>
+  /** It is for another command in a container that runs: of the spec, its process and its filter. */
+  exec: boolean
 }
 
 /**

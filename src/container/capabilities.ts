@@ -12,6 +12,12 @@ function name(option: string, word: string): string {
   return full
 }
 
+/** What an exec keeps of what its container has. */
+export function without(held: readonly string[], capDrop: readonly string[]): readonly string[] {
+  const drop = capDrop.map((word) => name('capDrop', word))
+  return drop.includes('ALL') ? [] : held.filter((word) => !drop.includes(word))
+}
+
 /**
  * Docker's rules. `ALL` is what the engine itself holds, `bounding`: a nested or restricted host has less.
  */

@@ -6,6 +6,8 @@ import type { Socket } from 'node:net'
 import type * as Util from 'node:util'
 import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
+import { exec } from './exec.ts'
+import type { ExecOptions, Host } from './exec.ts'
 import { refuse } from './options.ts'
 import { milliseconds } from './units.ts'
 import type { Duration } from './units.ts'
@@ -13,6 +15,7 @@ import { settled } from './process.ts'
 import { streams } from './streams.ts'
 import type { ProcessPromise, Run, Stats } from './process.ts'
 import type { Isolation, Result } from './result.ts'
+import type { ShimConnection } from './shim.ts'
 
 /** How a container is asked to end. */
 export interface StopOptions {
@@ -38,6 +41,13 @@ export interface Container {
   stop(options?: StopOptions): Promise<Result>
   /** What it came to, once it has ended. */
   wait(): Promise<Result>
+  /**
+   * Runs another command in it: in all its namespaces, in a cgroup of its own, with its capabilities and its filter or
+   * fewer. As {@link Engine.run}, it resolves however the command ended; rejects with ERR_NOT_RUNNING once the container
+   * has ended.
+   */
+  exec(command: readonly string[], options: ExecOptions & { encoding: 'buffer' }): ProcessPromise<Buffer>
+  exec(command: readonly string[], options?: ExecOptions): ProcessPromise
   /**
    * Connects to a TCP port of its loopback, from inside its network: nothing is published, nothing can collide. Rejects
    * with ERR_DIAL, and the errno, where nobody listens.
@@ -80,7 +90,7 @@ function agentOf(dial: (port: number) => Promise<Socket>): Agent {
 }
 
 /** Gives the container once its command runs. */
-export async function container(live: Run, main: ProcessPromise): Promise<Container> {
+export async function container(shim: ShimConnection, live: Run, main: ProcessPromise): Promise<Container> {
   // Who only holds the container hears of a loss by wait or stop.
   main.catch(() => {})
   await live.started
@@ -109,6 +119,8 @@ export async function container(live: Run, main: ProcessPromise): Promise<Contai
       clearTimeout(timer)
       return main
     },
+    exec: ((command: readonly string[], options?: ExecOptions) =>
+      exec(shim, live as Host, command, options ?? {})) as Container['exec'],
     dial,
     agent: () => agentOf(dial),
     wait: async () => main,

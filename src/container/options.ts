@@ -1,6 +1,7 @@
 /** What `run` can be asked, and what it means: words to plain, checked values. */
 import type { Readable, Writable } from 'node:stream'
 import { CaissonError } from '../errors.ts'
+import { signalNumber } from './result.ts'
 import { bytes, milliseconds } from './units.ts'
 import type { Duration, Size } from './units.ts'
 
@@ -257,10 +258,13 @@ export function bare<T>(value: T): T {
  * The caller's options as own properties of an object without a prototype: what somebody put on Object.prototype is no
  * option (security.md E8), and a misspelt limit is no container without one.
  */
-export function ownOptions(given: RunOptions): RunOptions {
+export function ownOptions(given: RunOptions, names: object = known): RunOptions {
   const options = Object.create(null) as Record<string, unknown>
   for (const [name, value] of Object.entries(given)) {
-    if (!Object.hasOwn(known, name)) throw refuse(name, 'unknown option')
+    if (!Object.hasOwn(names, name)) {
+      const whole = Object.hasOwn(known, name)
+      throw refuse(name, whole ? 'is of a container, not of a command in it' : 'unknown option')
+    }
     if (value === undefined) continue
     const wanted = kinds[name as keyof RunOptions]
     const kind = kindOf(value)
@@ -269,6 +273,19 @@ export function ownOptions(given: RunOptions): RunOptions {
     options[name] = name === 'seccomp' ? value : bare(value)
   }
   return options
+}
+
+/** What is of a command, not of a container: from JavaScript anything can come. */
+export function checkProcess(options: RunOptions): void {
+  if (options.stopSignal !== undefined && signalNumber(options.stopSignal) === undefined) {
+    throw refuse('stopSignal', `'${options.stopSignal}' is no signal`)
+  }
+  const encoding: string = options.encoding ?? 'utf8'
+  if (encoding !== 'utf8' && encoding !== 'buffer') {
+    throw refuse('encoding', `'${encoding}' is neither utf8 nor buffer`)
+  }
+  if (options.signal !== undefined && !(options.signal instanceof AbortSignal))
+    throw refuse('signal', 'is no AbortSignal')
 }
 
 /** Times of a run, in milliseconds. */

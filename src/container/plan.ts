@@ -29,8 +29,8 @@ function profileText(profile: string | object): string {
   }
 }
 
-/** Compiles a spec, or answers the plan of an equal one. */
-export function planOf(spec: Spec, options: RunOptions): Plan {
+/** Compiles a spec, with `exec` its process alone, or answers the plan of an equal one. */
+export function planOf(spec: Spec, options: RunOptions, exec = false): Plan {
   const { seccomp, env = {}, groups = [] } = options
   const extras = {
     supervise: options.init === true,
@@ -40,6 +40,7 @@ export function planOf(spec: Spec, options: RunOptions): Plan {
     hostVariable: !Object.hasOwn(env, 'HOSTNAME'),
     mapped: idMap().kind !== 'root',
     groups: groups.map(String),
+    exec,
   }
   const key = JSON.stringify([abridged(spec), extras])
   const found = plans.get(key)

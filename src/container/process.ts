@@ -13,6 +13,7 @@ import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf,
 import type { Cause, Isolation, Moments, Result } from './result.ts'
 import { failureOf } from './shim.ts'
 import type { ShimConnection } from './shim.ts'
+import type { Spec } from './spec.ts'
 import { opened } from './stdio.ts'
 import type { Output, Streams } from './stdio.ts'
 import { joinTerminal } from './terminal.ts'
@@ -22,24 +23,27 @@ export type Stats = ReturnType<typeof statsOf>
 
 /** What a command in a container can be asked while it runs. */
 export interface Process {
-  /** The container's id, 64 hex digits. */
+  /** Its container's id, 64 hex digits. */
   readonly id: string
   readonly name: string | undefined
   readonly labels: Readonly<Record<string, string>>
-  /** Its main process's id on this machine, once it runs. */
+  /** Its process's id on this machine, once it runs. */
   readonly pid: number | undefined
   readonly stdin: Writable | null
   readonly stdout: Output | null
   readonly stderr: Output | null
   /** Settles once the command runs, or with it if that is sooner. */
   readonly started: Promise<void>
-  /** Sends a signal to the main process; SIGKILL ends the whole container. False once it has ended. Default SIGTERM. */
+  /**
+   * Sends it a signal. SIGKILL ends all that goes with it: of a main process its container, of an exec its children.
+   * False once it has ended. Default SIGTERM.
+   */
   kill(signal?: NodeJS.Signals | number): boolean
   /** Sets the terminal's size. */
   resize(size: { columns: number; rows: number }): void
   /** Figures now; rejects once it has ended. */
   stats(): Promise<Stats>
-  /** Ends the container and waits until nothing of it is left. */
+  /** Ends it, as SIGKILL does, and waits until nothing of it is left. */
   [Symbol.asyncDispose](): Promise<void>
 }
 
@@ -79,6 +83,8 @@ export class Run {
   #cancel: AbortController | undefined
   /** What the image says. */
   image: ImageConfig = {}
+  /** What was composed of it and the options. */
+  spec: Spec | undefined
   /** Where a terminal's master will come from. */
   #terminal: number | undefined
 
@@ -118,6 +124,18 @@ export class Run {
   /** Whether it has ended, or nothing was started. */
   get isOver(): boolean {
     return this.#over
+  }
+
+  /** The container's host name. */
+  get hostname(): string {
+    return this.options.hostname ?? this.id.slice(0, 12)
+  }
+
+  /** How long the shim lets it run, in ms; 0: for ever. With a stop time this side asks first, and that is the last resort. */
+  get timeoutMs(): number {
+    const { timeout, stopTimeout } = this.#times
+    if (timeout === 0 || stopTimeout === undefined) return timeout
+    return timeout + stopTimeout + 1000
   }
 
   /** What asks it to end. */
@@ -346,7 +364,8 @@ export class Run {
   }
 }
 
-function ended(id: string): CaissonError {
+/** What everything says that comes after the end. */
+export function ended(id: string): CaissonError {
   return new CaissonError('ERR_NOT_RUNNING', `container ${id.slice(0, 12)} is not running`, { subject: id })
 }
 

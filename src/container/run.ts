@@ -5,24 +5,22 @@ import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
-import { Attached } from './attached.ts'
 import { container } from './container.ts'
 import type { Container } from './container.ts'
 import { hosts } from './defaults.ts'
 import { rootFilesystem } from './machine.ts'
 import type { RootFilesystem } from './machine.ts'
-import { maxBuffer, ownOptions, refuse, times } from './options.ts'
+import { reach, rejected, withStdio } from './begin.ts'
+import { checkProcess, ownOptions, refuse, times } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { planOf } from './plan.ts'
-import { asProcess, Run, settled } from './process.ts'
+import { asProcess, Run } from './process.ts'
 import type { ProcessPromise } from './process.ts'
-import { now, signalNumber } from './result.ts'
+import { now } from './result.ts'
 import type { Result } from './result.ts'
 import type { ShimConnection } from './shim.ts'
 import { compose } from './spec.ts'
-import { closeStdio, connect, openStdio } from './stdio.ts'
-import type { Streams } from './stdio.ts'
-import { openTerminal, terminalStreams } from './terminal.ts'
+import type { Stdio } from './stdio.ts'
 
 /** What a container is made from: an image of a layout, `oci:DIR[:TAG]`, or a directory of this machine. */
 export type Image = string | { rootfs: string }
@@ -46,9 +44,6 @@ export interface RunContext {
 let bounding: bigint | undefined
 
 function check(options: RunOptions): void {
-  if (options.stopSignal !== undefined && signalNumber(options.stopSignal) === undefined) {
-    throw refuse('stopSignal', `'${options.stopSignal}' is no signal`)
-  }
   if (
     options.hostname !== undefined &&
     !/^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/.test(options.hostname)
@@ -62,13 +57,6 @@ function check(options: RunOptions): void {
     )
   }
   checkIsolation(options.minIsolation)
-  // From JavaScript anything can come.
-  const encoding: string = options.encoding ?? 'utf8'
-  if (encoding !== 'utf8' && encoding !== 'buffer') {
-    throw refuse('encoding', `'${encoding}' is neither utf8 nor buffer`)
-  }
-  if (options.signal !== undefined && !(options.signal instanceof AbortSignal))
-    throw refuse('signal', 'is no AbortSignal')
   const seccomp: unknown = options.seccomp
   if (typeof seccomp === 'string' && !/^(default|unconfined|\s*\{[^]*)$/.test(seccomp)) {
     throw refuse('seccomp', `'${seccomp}' is neither default, unconfined nor a profile`)
@@ -117,6 +105,7 @@ function launch(
   const called = now()
   const { promise, ...settle } = Promise.withResolvers<Result<string | Buffer>>()
   const options = ownOptions(given)
+  checkProcess(options)
   check(options)
   const live = new Run(context.shim, native().addon.randomId(), options, times(options), called, settle)
   void reach(live, begin(context, image, command, live))
@@ -147,39 +136,7 @@ export async function start(
   const quiet = { stdio: ['ignore', 'pipe', 'pipe'] as const }
   const wanted = options.stdio === undefined && options.tty !== true && options.input === undefined
   const { live, process } = launch(context, image, command, wanted ? { ...options, ...quiet } : options)
-  return container(live, process as ProcessPromise)
-}
-
-/** A start that fails before anything is heard of it fails the run. */
-async function reach(live: Run, beginning: Promise<void>): Promise<void> {
-  try {
-    await beginning
-  } catch (error) {
-    live.fail(error instanceof Error ? error : new CaissonError('ERR_INTERNAL', String(error)))
-  }
-}
-
-/** What is refused at once is a promise too, with the shape of a process, so that callers have one way to handle it. */
-function rejected(reason: unknown): ProcessPromise<string | Buffer> {
-  const promise = Promise.reject<Result<string | Buffer>>(reason)
-  const none = {
-    id: '',
-    name: undefined,
-    labels: {},
-    pid: undefined,
-    stdin: null,
-    stdout: null,
-    stderr: null,
-  }
-  const started = Promise.resolve()
-  async function stats(): Promise<never> {
-    throw reason
-  }
-  async function dispose(): Promise<void> {
-    await settled(promise)
-  }
-  const methods = { started, stats, kill: () => false, resize: () => {}, [Symbol.asyncDispose]: dispose }
-  return Object.assign(promise, none, methods) as ProcessPromise<string | Buffer>
+  return container(context.shim, live, process as ProcessPromise)
 }
 
 /** The whole way to the launch message; in the caller's own tick, if no image has to be made ready. */
@@ -191,67 +148,51 @@ async function begin(
 ): Promise<void> {
   const { options } = live
   options.signal?.throwIfAborted()
-  const { addon } = native()
   // It gets ready while the rest is loaded and made.
   context.shim.start()
-  const most = maxBuffer(options)
-  const tty = options.tty === true
-  const terminal = tty ? openTerminal() : undefined
-  const stdio = terminal?.stdio ?? openStdio(options)
-  const state = { connected: false }
-  const attach = (): void => {
-    state.connected = true
-    const make = (): Streams => (tty ? terminalStreams(options) : connect(stdio, options.input))
-    const attached = new Attached(stdio, most, make)
-    live.attach(attached, terminal?.ours)
-    // What something is to flow into, or comes from, is wanted.
-    if (tty || options.input !== undefined || stdio.ends.some(({ peer }) => peer !== undefined))
-      void attached.streams
+  await withStdio(live, (stdio, attach) => {
+    const found = typeof image === 'string' ? context.find(image) : directory(image, context.roots)
+    if (found !== undefined) sendLaunch(live, command, found, stdio)
+    if (found !== undefined || typeof image !== 'string') return undefined
+    // Its streams can be asked for before the wait.
+    attach()
+    return (async () => {
+      const resolved = await context.prepare(image, live.cancellation())
+      live.throwIfCancelled()
+      sendLaunch(live, command, resolved, stdio)
+    })()
+  })
+}
+
+/** Composes, compiles, sends. */
+function sendLaunch(
+  live: Run,
+  command: readonly string[] | undefined,
+  resolved: Resolved,
+  stdio: Stdio,
+): void {
+  const { options } = live
+  live.image = resolved.config
+  live.moments.resolved = now()
+  bounding ??= BigInt(`0x${native().addon.boundingSet()}`)
+  const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
+  live.spec = spec
+  const plan = planOf(spec, options)
+  const message = {
+    token: live.token,
+    id: live.id,
+    hostname: live.hostname,
+    rootfs: resolved.root.layers,
+    files: files(options, live.hostname),
+    stdio: stdio.payload,
+    ownStdio: stdio.own,
+    grouped: options.minIsolation === 'full',
+    timeoutMs: live.timeoutMs,
   }
-  try {
-    let resolved: Resolved | undefined
-    if (typeof image !== 'string') resolved = directory(image, context.roots)
-    else {
-      resolved = context.find(image)
-      if (resolved === undefined) {
-        // They can be asked for before the first wait.
-        attach()
-        resolved = await context.prepare(image, live.cancellation())
-        live.throwIfCancelled()
-      }
-    }
-    live.image = resolved.config
-    live.moments.resolved = now()
-    bounding ??= BigInt(`0x${addon.boundingSet()}`)
-    const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
-    const plan = planOf(spec, options)
-    const hostname = options.hostname ?? live.id.slice(0, 12)
-    const { timeout, stopTimeout } = times(options)
-    const message = {
-      token: live.token,
-      id: live.id,
-      hostname,
-      rootfs: resolved.root.layers,
-      files: files(options, hostname),
-      stdio: stdio.payload,
-      ownStdio: stdio.own,
-      grouped: options.minIsolation === 'full',
-      timeoutMs: timeout === 0 ? 0 : timeout + (stopTimeout ?? 0) + (stopTimeout === undefined ? 0 : 1000),
-    }
-    let failure = live.shim().launch(plan, message)
-    // It has ended since: nobody took the message, so the next one may.
-    if (failure?.code === 'ERR_SHIM_LOST') failure = live.shim().launch(plan, message)
-    if (failure !== null) throw toError(failure)
-    live.sent()
-  } catch (error) {
-    closeStdio(stdio, !state.connected)
-    if (!state.connected && terminal !== undefined) addon.closeDescriptor(terminal.ours)
-    throw error
-  } finally {
-    if (terminal !== undefined) for (const theirs of stdio.payload) addon.closeDescriptor(theirs)
-  }
-  closeStdio(stdio)
-  if (!state.connected) attach()
+  let failure = live.shim().launch(plan, message)
+  // It has ended since: nobody took the message, so the next one may.
+  if (failure?.code === 'ERR_SHIM_LOST') failure = live.shim().launch(plan, message)
+  if (failure !== null) throw toError(failure)
 }
 
 function directory(image: { rootfs: string }, roots: Roots): Resolved {

@@ -9,10 +9,23 @@ import type { RunOptions } from './options.ts'
 import { resources, rlimits } from './resources.ts'
 import { constant } from './constant.ts'
 
+/** The process of a config.json as far as Caisson writes it. */
+export interface SpecProcess {
+  terminal: boolean
+  consoleSize?: { width: number; height: number }
+  user: { uid: number; gid: number; username: string }
+  args: readonly string[]
+  env: readonly string[]
+  cwd: string
+  capabilities: Record<'bounding' | 'effective' | 'permitted', readonly string[]>
+  rlimits?: readonly unknown[]
+  noNewPrivileges: boolean
+}
+
 /** A config.json as far as Caisson writes it. */
 export interface Spec {
   ociVersion: string
-  process: Record<string, unknown>
+  process: SpecProcess
   root: Record<string, unknown>
   mounts: readonly defaults.SpecMount[]
   linux: Record<string, unknown>
@@ -41,10 +54,11 @@ function args(
   return [...(image.entrypoint ?? []), ...(command ?? image.cmd ?? [])]
 }
 
-function environment(options: RunOptions, image: ImageConfig): string[] {
+/** What a terminal adds, then `base`, then the caller's. */
+export function environment(options: Pick<RunOptions, 'env' | 'tty'>, base: readonly string[]): string[] {
   const env = new Map<string, string>([['PATH', defaults.path]])
   if (options.tty === true) env.set('TERM', 'xterm')
-  for (const entry of image.env ?? []) {
+  for (const entry of base) {
     const at = entry.indexOf('=')
     if (at > 0) env.set(entry.slice(0, at), entry.slice(at + 1))
   }
@@ -58,8 +72,9 @@ function environment(options: RunOptions, image: ImageConfig): string[] {
   return [...env].map(([name, value]) => `${name}=${value}`)
 }
 
-function user(options: RunOptions, image: ImageConfig): Record<string, unknown> {
-  const words = options.user === undefined ? (image.user ?? '') : String(options.user)
+/** Docker's words for who a process is; `base` where the caller has none. */
+export function user(options: Pick<RunOptions, 'user' | 'groups'>, base: string): SpecProcess['user'] {
+  const words = options.user === undefined ? base : String(options.user)
   // More groups may be names, for which the spec has no word: they go beside it (plan.ts).
   const wrong = options.groups?.find(
     (group: unknown) => typeof group !== 'number' && typeof group !== 'string',
@@ -68,11 +83,18 @@ function user(options: RunOptions, image: ImageConfig): Record<string, unknown> 
   return { uid: 0, gid: 0, username: words }
 }
 
-function workdir(options: RunOptions, image: ImageConfig): string {
+export function workdir(options: Pick<RunOptions, 'workdir'>, base: string | undefined): string {
   if (options.workdir !== undefined && !options.workdir.startsWith('/')) {
     throw refuse('workdir', `'${options.workdir}' is not an absolute path`)
   }
-  return options.workdir ?? (image.workdir === undefined || image.workdir === '' ? '/' : image.workdir)
+  return options.workdir ?? (base === undefined || base === '' ? '/' : base)
+}
+
+/** The words of a command, checked. */
+export function wellFormed(words: readonly string[]): readonly string[] {
+  if (words.length === 0) throw refuse('command', 'no command specified')
+  if (!words.every((word) => word.isWellFormed())) throw refuse('command', 'holds half of a surrogate pair')
+  return words
 }
 
 /** What else the root file system brings: mounts and masks of a view of the machine. */
@@ -90,9 +112,7 @@ export function compose(
   bounding: bigint,
 ): Spec {
   const image = bare(config)
-  const words = args(command, options, image)
-  if (words.length === 0) throw refuse('command', 'no command specified')
-  if (!words.every((word) => word.isWellFormed())) throw refuse('command', 'holds half of a surrogate pair')
+  const words = wellFormed(args(command, options, image))
   const network: string = options.network ?? 'none'
   if (network !== 'none' && network !== 'host')
     throw refuse('network', `'${network}' is neither none nor host`)
@@ -107,10 +127,10 @@ export function compose(
       ...(options.size !== undefined && {
         consoleSize: { width: options.size.columns, height: options.size.rows },
       }),
-      user: user(options, image),
+      user: user(options, image.user ?? ''),
       args: words,
-      env: environment(options, image),
-      cwd: workdir(options, image),
+      env: environment(options, image.env ?? []),
+      cwd: workdir(options, image.workdir),
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       ...(ulimits.length > 0 && { rlimits: ulimits }),
       noNewPrivileges: options.noNewPrivileges === true,

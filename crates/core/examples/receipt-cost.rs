@@ -48,10 +48,10 @@ fn measure(rounds: usize) -> Result<[Vec<f64>; 3], String> {
         let group = Cgroup::create(&parent, c"round", &[], None).map_err(text)?;
         figures[0].push(isolation_read(&group)?);
         let begun = Instant::now();
-        let _ = group.limits_held(&LIMITS);
+        let _ = caisson_core::cgroup::stats::limits_held(&group.whole, &LIMITS);
         figures[1].push(micros(begun));
         let begun = Instant::now();
-        let usage = group.usage();
+        let usage = caisson_core::cgroup::stats::usage(&group.whole);
         figures[2].push(micros(begun));
         if usage.system_us.is_none() {
             return Err("cpu.stat could not be read".to_owned());

@@ -66,6 +66,43 @@ wire! {
 }
 
 wire! {
+    /// Another command in a container that runs. Descriptors: as for [`Launch`].
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Exec {
+        /// The owner's number for it, in every event about it.
+        pub token: u64,
+        /// The container's.
+        pub container: u64,
+        /// The container's host name, for the environment.
+        pub hostname: String,
+        /// Which of stdin (1), stdout (2), stderr (4) are pipes that Caisson made.
+        pub own_stdio: u8,
+        /// Milliseconds after which it is killed, with all its children; 0: never.
+        pub timeout_ms: u64,
+    }
+}
+
+wire! {
+    /// What a shim tells the joiner that is to become the command of an [`Exec`]. Descriptors: the plan, the container's
+    /// first process, then stdio as for [`Launch`].
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Join {
+        /// The shim's process id, without which it does not go on.
+        pub shim: u32,
+        /// Which namespaces of the container are its own, as clone's flags.
+        pub namespaces: u64,
+        /// The user namespace that shim and container are in.
+        pub ids: Option<IdMap>,
+        /// As in [`Exec`].
+        pub hostname: String,
+        /// As in [`Exec`].
+        pub own_stdio: u8,
+        /// Whether the command is in a cgroup of its own: else its orphans are kept together by itself.
+        pub grouped: bool,
+    }
+}
+
+wire! {
     /// A layer to be unpacked into the store. Descriptor: its blob, opened for reading, at its beginning.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Layer {
@@ -105,6 +142,8 @@ wire! {
         /// Connects to a port of a container, from inside its network. Descriptor: the socket to which the connection is
         /// sent before [`Event::Dialed`].
         7 Dial { token: u64, container: u64, port: u16 },
+        /// Starts another command in a container; what comes of it are the events of a start and an end.
+        8 Exec { exec: Exec },
     }
 }
 
@@ -221,6 +260,10 @@ wire! {
         0 Ready { isolation: Isolation, stamps: Stamps },
         /// A step failed; init is gone after this.
         1 Failed { error: Error },
+        /// A joiner became this process of the container, a child of the shim's, and ends.
+        2 Born { pid: u32 },
+        /// That process is about to execute the command, at this moment of CLOCK_MONOTONIC, nanoseconds.
+        3 Executing { at: u64 },
     }
 }
 

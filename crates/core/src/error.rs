@@ -21,6 +21,8 @@ pub enum Code {
     NoController,
     /// No connection to a port of a container.
     Dial,
+    /// The container has ended.
+    NotRunning,
     /// Less is in force here than was asked for.
     Isolation,
     /// No user namespace can be had, which every user but root needs.
@@ -45,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the table that both languages share.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidSpec,
         Self::Unsupported,
         Self::CommandNotFound,
@@ -54,6 +56,7 @@ impl Code {
         Self::MountSource,
         Self::NoController,
         Self::Dial,
+        Self::NotRunning,
         Self::Isolation,
         Self::NoUserNamespace,
         Self::Archive,
@@ -78,6 +81,7 @@ impl Code {
             Self::MountSource => "ERR_MOUNT_SOURCE",
             Self::NoController => "ERR_NO_CONTROLLER",
             Self::Dial => "ERR_DIAL",
+            Self::NotRunning => "ERR_NOT_RUNNING",
             Self::Isolation => "ERR_ISOLATION",
             Self::NoUserNamespace => "ERR_NO_USER_NAMESPACE",
             Self::Archive => "ERR_ARCHIVE",

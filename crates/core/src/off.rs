@@ -22,6 +22,7 @@
 //! | `own_stdio` | the rule that only pipes of Caisson's own are given to the user (A10) |
 //! | `numeric` | the rule that digits are a number (A12) |
 //! | `inh` | the empty inheritable set (A13) |
+//! | `dumpable` | the rule that shim and joiner are not to be seen into (B1) |
 //! | `sysctl_list` | the list of settings (A14) |
 //! | `rro` | read-only for what is mounted below the source (A15) |
 //! | `devices` | the device program (B5) |
@@ -45,4 +46,12 @@ pub fn off(name: &str) -> bool {
 #[must_use]
 pub const fn off(_name: &str) -> bool {
     false
+}
+
+/// What an exec of this executable by itself hands on: the list, in a build that has one.
+pub(crate) fn variable() -> Option<std::ffi::CString> {
+    #[cfg(feature = "off")]
+    return std::ffi::CString::new(format!("CAISSON_OFF={}", std::env::var("CAISSON_OFF").ok()?)).ok();
+    #[cfg(not(feature = "off"))]
+    None
 }

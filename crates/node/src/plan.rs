@@ -1,7 +1,7 @@
 //! A plan: a spec compiled once, launched as often as wanted.
 
 use crate::outcome::Failure;
-use caisson_core::plan::{Extras, compile};
+use caisson_core::plan::{Extras, compile, compile_exec};
 use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::Fd;
 use napi_derive::napi;
@@ -21,6 +21,8 @@ pub struct PlanExtras {
     pub mapped: bool,
     /// More groups of the user, by name or number.
     pub groups: Vec<String>,
+    /// It is for another command in a container that runs: of the spec, its process and its filter.
+    pub exec: bool,
 }
 
 /// A compiled spec in a sealed memory file.
@@ -35,6 +37,7 @@ impl Plan {
     /// Compiles a spec, given as the text of a config.json. `failure` says whether that went well.
     #[napi(constructor, catch_unwind)]
     pub fn new(spec: String, extras: PlanExtras) -> Self {
+        let compile = if extras.exec { compile_exec } else { compile };
         let extras = Extras {
             supervise: extras.supervise,
             default_seccomp: extras.default_seccomp,

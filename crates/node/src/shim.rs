@@ -9,7 +9,7 @@ use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
 use crate::start::{STACK, ShimOptions, Started, pair, start};
 use crate::stdio;
-use caisson_core::channel::{self, Launch, Layer, Layered, Request};
+use caisson_core::channel::{self, Exec, Launch, Layer, Layered, Request};
 use caisson_core::wire::Bytes;
 use caisson_core::{At, Code, Error, Result, Stage, journal};
 use caisson_sys::fd::{Number, duplicate};
@@ -60,6 +60,23 @@ pub struct LaunchOptions {
     /// Whether it is not to start without a cgroup of its own.
     pub grouped: bool,
     /// Milliseconds after which it is killed; 0: never.
+    pub timeout_ms: f64,
+}
+
+/// Another command in a container.
+#[napi(object)]
+pub struct ExecOptions {
+    /// The caller's number for it, in every event about it.
+    pub token: f64,
+    /// The container's.
+    pub container: f64,
+    /// The container's host name.
+    pub hostname: String,
+    /// As in `LaunchOptions`.
+    pub stdio: Vec<i32>,
+    /// As in `LaunchOptions`.
+    pub own_stdio: u32,
+    /// Milliseconds after which it is killed, with all its children; 0: never.
     pub timeout_ms: f64,
 }
 
@@ -140,26 +157,32 @@ impl Shim {
         self.try_launch(plan, options).err().map(Into::into)
     }
 
-    /// Sends a signal to a container's main process.
+    /// Starts another command in a container, by a plan made for one; what comes of it are the events of a start.
+    #[napi(catch_unwind)]
+    pub fn exec(&self, plan: &Plan, options: ExecOptions) -> Option<Failure> {
+        self.try_exec(plan, &options).err().map(Into::into)
+    }
+
+    /// Sends a signal to a container's main process, or to another command.
     #[napi(catch_unwind)]
     pub fn signal(&self, token: f64, signal: i32) -> Option<Failure> {
         self.ask(&Request::Signal { token: token as u64, signal })
     }
 
-    /// Kills everything in a container. `cause`: 2 an abort, 3 the API.
+    /// Kills everything in a container, or another command and its children. `cause`: 2 an abort, 3 the API.
     #[napi(catch_unwind)]
     pub fn kill(&self, token: f64, cause: u32) -> Option<Failure> {
         self.ask(&Request::Kill { token: token as u64, cause: cause as u8 })
     }
 
-    /// Sets the size of a container's terminal.
+    /// Sets the size of a terminal.
     #[napi(catch_unwind)]
     pub fn resize(&self, token: f64, columns: u32, rows: u32) -> Option<Failure> {
         let side = |side: u32| u16::try_from(side).unwrap_or(u16::MAX);
         self.ask(&Request::Resize { token: token as u64, columns: side(columns), rows: side(rows) })
     }
 
-    /// Asks for a container's figures; they come as an event with this `request`.
+    /// Asks for a container's figures, or another command's; they come as an event with this `request`.
     #[napi(catch_unwind)]
     pub fn stats(&self, token: f64, request: f64) -> Option<Failure> {
         self.ask(&Request::Stats { token: token as u64, request: request as u64 })
@@ -318,14 +341,7 @@ impl Shim {
     }
 
     fn try_launch(&self, plan: &Plan, options: LaunchOptions) -> Result<()> {
-        let plan_file = plan.outcome.as_ref().map_err(Clone::clone)?;
         let own_stdio = options.own_stdio as u8;
-        let stdio = match options.stdio.as_slice() {
-            [terminal] if plan.terminal => {
-                vec![duplicate(Number(*terminal), 3).at(Stage::TERMINAL, "terminal")?]
-            }
-            wanted => stdio::open(wanted, own_stdio)?,
-        };
         let launch = Launch {
             token: options.token as u64,
             id: options.id,
@@ -344,9 +360,33 @@ impl Shim {
             grouped: options.grouped,
             timeout_ms: options.timeout_ms as u64,
         };
+        self.send_with(&Request::Launch { launch }, plan, &options.stdio, own_stdio)
+    }
+
+    fn try_exec(&self, plan: &Plan, options: &ExecOptions) -> Result<()> {
+        let exec = Exec {
+            token: options.token as u64,
+            container: options.container as u64,
+            hostname: options.hostname.clone(),
+            own_stdio: options.own_stdio as u8,
+            timeout_ms: options.timeout_ms as u64,
+        };
+        let own_stdio = exec.own_stdio;
+        self.send_with(&Request::Exec { exec }, plan, &options.stdio, own_stdio)
+    }
+
+    /// Sends what has a plan and stdio.
+    fn send_with(&self, request: &Request, plan: &Plan, wanted: &[i32], own_stdio: u8) -> Result<()> {
+        let plan_file = plan.outcome.as_ref().map_err(Clone::clone)?;
+        let stdio = match wanted {
+            [terminal] if plan.terminal => {
+                vec![duplicate(Number(*terminal), 3).at(Stage::TERMINAL, "terminal")?]
+            }
+            wanted => stdio::open(wanted, own_stdio)?,
+        };
         let mut descriptors: Vec<&dyn Descriptor> = vec![plan_file];
         descriptors.extend(stdio.iter().map(|file| file as &dyn Descriptor));
-        self.send(&Request::Launch { launch }, &descriptors)
+        self.send(request, &descriptors)
     }
 }
 

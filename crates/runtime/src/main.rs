@@ -1,4 +1,5 @@
-//! The static executable of Caisson. Its role is its first argument: `shim` is what the addon starts.
+//! The static executable of Caisson. Its role is its first argument: `shim` is what the addon starts,
+//! `join` what a shim makes of itself for another command in a container.
 #![forbid(unsafe_code)]
 
 mod shim;
@@ -9,6 +10,11 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => shim::run(),
+        // What a shim makes of itself, with a socket as standard input.
+        Some("join") => match caisson_sys::fd::duplicate(caisson_sys::fd::Number(0), 3) {
+            Ok(socket) => caisson_core::init::join(socket),
+            Err(_) => ExitCode::from(1),
+        },
         Some("--version") => {
             say(&format!("caisson-runtime version {}\n", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS

@@ -15,6 +15,8 @@ impl Errno {
     pub const EAGAIN: Self = Self(11);
     /// The arguments are too long.
     pub const E2BIG: Self = Self(7);
+    /// Out of memory; also where nobody can be born any more.
+    pub const ENOMEM: Self = Self(12);
     /// Permission denied.
     pub const EACCES: Self = Self(13);
     /// Operation not permitted.
@@ -49,6 +51,8 @@ impl Errno {
     pub const ECHILD: Self = Self(10);
     /// No space left: of a device, or of a count that has a limit.
     pub const ENOSPC: Self = Self(28);
+    /// The other end was closed before it had read all.
+    pub const ECONNRESET: Self = Self(104);
     /// Nobody listens there.
     pub const ECONNREFUSED: Self = Self(111);
     /// No such process.
@@ -118,6 +122,7 @@ mod arch {
         pub const WAITID: usize = 247;
         pub const KEYCTL: usize = 250;
         pub const UNSHARE: usize = 272;
+        pub const EXECVEAT: usize = 322;
         pub const DUP3: usize = 292;
         pub const PRLIMIT64: usize = 302;
         pub const SETNS: usize = 308;
@@ -162,6 +167,7 @@ mod arch {
         pub const RECVMSG: usize = 212;
         pub const CLONE: usize = 220;
         pub const EXECVE: usize = 221;
+        pub const EXECVEAT: usize = 281;
         pub const FCNTL: usize = 25;
         pub const GETPPID: usize = 173;
         pub const SETSID: usize = 157;

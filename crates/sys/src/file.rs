@@ -181,19 +181,44 @@ impl<'a, 'b> Words<'a, 'b> {
 /// # Errors
 /// As execve(2); E2BIG if `room` is too small.
 pub fn execve(path: &CStr, argv: &Words<'_, '_>, envp: &Words<'_, '_>, room: &mut [usize]) -> Errno {
-    if argv.0.len() + envp.0.len() > room.len() {
-        return Errno::E2BIG;
-    }
-    let (argv_room, envp_room) = room.split_at_mut(argv.0.len());
-    for (place, word) in argv_room.iter_mut().zip(argv.0).chain(envp_room.iter_mut().zip(envp.0)) {
-        *place = word.map_or(0, |word| word.as_ptr() as usize);
-    }
-    let (argv, envp) = (argv_room.as_ptr() as usize, envp_room.as_ptr() as usize);
+    let Some((argv, envp)) = pointers(argv, envp, room) else { return Errno::E2BIG };
     // SAFETY: `path` is a C string, and both arrays end with null and hold C strings that outlive the call.
     match unsafe { call(nr::EXECVE, [path.as_ptr() as usize, argv, envp, 0, 0, 0]) } {
         Ok(_) => Errno::EINVAL,
         Err(errno) => errno,
     }
+}
+
+/// Replaces the program by the one that `file` is, with no path on the way (`AT_EMPTY_PATH`). Returns only with an error.
+///
+/// # Errors
+/// As execveat(2); E2BIG if `room` is too small.
+pub fn execveat(
+    file: impl Descriptor,
+    argv: &Words<'_, '_>,
+    envp: &Words<'_, '_>,
+    room: &mut [usize],
+) -> Errno {
+    const AT_EMPTY_PATH: usize = 0x1000;
+    let Some((argv, envp)) = pointers(argv, envp, room) else { return Errno::E2BIG };
+    let args = [file.raw() as usize, c"".as_ptr() as usize, argv, envp, AT_EMPTY_PATH, 0];
+    // SAFETY: the path is a C string, and both arrays end with null and hold C strings that outlive the call.
+    match unsafe { call(nr::EXECVEAT, args) } {
+        Ok(_) => Errno::EINVAL,
+        Err(errno) => errno,
+    }
+}
+
+/// Writes both arrays of pointers into `room`; where they begin.
+fn pointers(argv: &Words<'_, '_>, envp: &Words<'_, '_>, room: &mut [usize]) -> Option<(usize, usize)> {
+    let (argv_room, envp_room) = room.split_at_mut_checked(argv.0.len())?;
+    if envp.0.len() > envp_room.len() {
+        return None;
+    }
+    for (place, word) in argv_room.iter_mut().zip(argv.0).chain(envp_room.iter_mut().zip(envp.0)) {
+        *place = word.map_or(0, |word| word.as_ptr() as usize);
+    }
+    Some((argv_room.as_ptr() as usize, envp_room.as_ptr() as usize))
 }
 
 /// Writes all of `bytes`.

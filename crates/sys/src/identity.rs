@@ -37,6 +37,14 @@ pub fn set_parent_death_signal(signal: i32) -> Result<(), Errno> {
     prctl(1, signal as usize, 0).map(drop)
 }
 
+/// Makes this process the one to which orphans among its descendants go; kept over an exec, not inherited.
+///
+/// # Errors
+/// As prctl(2), `PR_SET_CHILD_SUBREAPER`.
+pub fn set_subreaper() -> Result<(), Errno> {
+    prctl(36, 1, 0).map(drop)
+}
+
 /// Keeps the permitted capabilities over a change of user id, until the next exec.
 ///
 /// # Errors

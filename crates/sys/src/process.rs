@@ -95,6 +95,20 @@ pub fn fork(namespaces: u64, cgroup: Option<&Fd>) -> Result<Fork, Errno> {
     }
 }
 
+/// Forks a sibling: a child of this process's parent, with this process's exit signal, in the pid namespace that children
+/// of this one are born in. clone(2) with `CLONE_PARENT`. Answers its id, in this process's own namespace; 0 is the sibling.
+///
+/// The caller must be single-threaded, as for [`fork`].
+///
+/// # Errors
+/// As clone(2): ENOMEM where that pid namespace's first process has ended; EINVAL for the first process of a namespace.
+pub fn fork_sibling() -> Result<u32, Errno> {
+    const CLONE_PARENT: usize = 0x8000;
+    const SIGCHLD: usize = 17;
+    // SAFETY: without CLONE_VM the child runs on a copy of everything, as after fork(2).
+    unsafe { call(nr::CLONE, [CLONE_PARENT | SIGCHLD, 0, 0, 0, 0, 0]) }.map(|pid| pid as u32)
+}
+
 /// A handle of a process by its id. Right only for an id that cannot have been given to another since.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 pub mod devices;
 pub mod find;
 pub mod limits;
+mod member;
 pub mod stats;
 
 use crate::error::{At, Code, Error, Result, Stage};
@@ -18,6 +19,7 @@ use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 
 pub use find::Parent;
+pub use member::Member;
 
 /// A container's group and its payload's, as directories.
 #[derive(Debug)]
@@ -29,6 +31,10 @@ pub struct Cgroup {
     /// The path of `C/`, for the journal and for people.
     pub path: PathBuf,
     name: CString,
+    /// What was written to it, for the groups that are made below it later.
+    limits: Vec<Limit>,
+    /// How many were.
+    members: u64,
 }
 
 const GROUP_MODE: Mode = Mode::from_bits_truncate(0o755);
@@ -42,7 +48,7 @@ impl Cgroup {
         let path = parent.path.join(name.to_string_lossy().as_ref());
         let made = Self::make(parent, name, &path)?;
         match made.fill(parent, limits, devices) {
-            Ok(main) => Ok(Self { main, ..made }),
+            Ok(main) => Ok(Self { main, limits: limits.to_vec(), ..made }),
             Err(error) => {
                 // Nobody is in it yet, and nobody will know of it.
                 let _ = made.remove(parent);
@@ -63,7 +69,7 @@ impl Cgroup {
         }
         let whole = open_group(&parent.fd, name).at(Stage::CGROUP, at())?;
         let main = whole.duplicate(3).at(Stage::CGROUP, at())?;
-        Ok(Self { whole, main, path: path.to_owned(), name: name.to_owned() })
+        Ok(Self { whole, main, path: path.to_owned(), name: name.to_owned(), limits: Vec::new(), members: 0 })
     }
 
     /// Device program, limits and `C/main`, which it answers.

@@ -1,6 +1,5 @@
 //! Figures of a group, from its own files. A file that is absent is a figure that is absent, never zero.
 
-use super::Cgroup;
 use crate::wire::wire;
 use caisson_sys::Fd;
 use std::ffi::CStr;
@@ -41,59 +40,55 @@ fn number(group: &Fd, name: &CStr) -> Option<u64> {
     super::read(group, name, &mut [0u8; 32]).ok()?.trim().parse().ok()
 }
 
-impl Cgroup {
-    /// The figures of the whole container.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        let group = &self.whole;
-        let mut usage = Usage::default();
-        let mut room = [0u8; 16 << 10];
-        if let Ok(text) = super::read(group, c"cpu.stat", &mut room) {
-            usage.user_us = keyed(text, "user_usec");
-            usage.system_us = keyed(text, "system_usec");
-            usage.throttled_periods = keyed(text, "nr_throttled");
-        }
-        if let Ok(text) = super::read(group, c"memory.events", &mut room) {
-            usage.oom_kills = keyed(text, "oom_kill");
-            usage.memory = number(group, c"memory.current");
-            usage.memory_peak = number(group, c"memory.peak");
-        }
-        if let Ok(text) = super::read(group, c"io.stat", &mut room) {
-            let sum = |key: &str| {
-                let values = text
-                    .split_ascii_whitespace()
-                    .filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
-                Some(values.sum())
-            };
-            usage.io_read = sum("rbytes=");
-            usage.io_written = sum("wbytes=");
-        }
-        usage.pids = number(group, c"pids.current");
-        if usage.pids.is_some() {
-            usage.pids_peak = number(group, c"pids.peak");
-        }
-        usage
+/// The figures of a group and all below it.
+#[must_use]
+pub fn usage(group: &Fd) -> Usage {
+    let mut usage = Usage::default();
+    let mut room = [0u8; 16 << 10];
+    if let Ok(text) = super::read(group, c"cpu.stat", &mut room) {
+        usage.user_us = keyed(text, "user_usec");
+        usage.system_us = keyed(text, "system_usec");
+        usage.throttled_periods = keyed(text, "nr_throttled");
     }
+    if let Ok(text) = super::read(group, c"memory.events", &mut room) {
+        usage.oom_kills = keyed(text, "oom_kill");
+        usage.memory = number(group, c"memory.current");
+        usage.memory_peak = number(group, c"memory.peak");
+    }
+    if let Ok(text) = super::read(group, c"io.stat", &mut room) {
+        let sum = |key: &str| {
+            let values =
+                text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+            Some(values.sum())
+        };
+        usage.io_read = sum("rbytes=");
+        usage.io_written = sum("wbytes=");
+    }
+    usage.pids = number(group, c"pids.current");
+    if usage.pids.is_some() {
+        usage.pids_peak = number(group, c"pids.peak");
+    }
+    usage
+}
 
-    /// Whether the OOM killer took a process of the payload's own group: the half of `cause: 'oom'` that the kernel
-    /// counts. The other half is that the main process died of SIGKILL.
-    #[must_use]
-    pub fn main_oom_kills(&self) -> u64 {
-        super::read(&self.main, c"memory.events", &mut [0u8; 1024])
-            .ok()
-            .and_then(|text| keyed(text, "oom_kill"))
-            .unwrap_or(0)
-    }
+/// How many processes of a group the OOM killer took: the half of `cause: 'oom'` that the kernel counts. The other half is
+/// that the command died of SIGKILL.
+#[must_use]
+pub fn oom_kills(group: &Fd) -> u64 {
+    super::read(group, c"memory.events", &mut [0u8; 1024])
+        .ok()
+        .and_then(|text| keyed(text, "oom_kill"))
+        .unwrap_or(0)
+}
 
-    /// The limits that the kernel holds for this container now: file and value, those that are not `max`.
-    #[must_use]
-    pub fn limits_held(&self, files: &[&CStr]) -> Vec<(String, String)> {
-        let mut held = Vec::new();
-        for file in files {
-            if let Ok(text) = super::read(&self.whole, file, &mut [0u8; 4096]) {
-                held.push((file.to_string_lossy().into_owned(), text.trim().to_owned()));
-            }
+/// The limits that the kernel holds for a group now: file and value, of the files that are there.
+#[must_use]
+pub fn limits_held(group: &Fd, files: &[&CStr]) -> Vec<(String, String)> {
+    let mut held = Vec::new();
+    for file in files {
+        if let Ok(text) = super::read(group, file, &mut [0u8; 4096]) {
+            held.push((file.to_string_lossy().into_owned(), text.trim().to_owned()));
         }
-        held
     }
+    held
 }

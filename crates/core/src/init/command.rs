@@ -1,6 +1,7 @@
 //! The exec: the command is looked up in the container, by trying, as execvp(3) does.
 
 use super::Init;
+use crate::channel::Report;
 use crate::clock;
 use crate::error::{Code, Error, Stage};
 use caisson_sys::Errno;
@@ -35,7 +36,13 @@ impl Init {
         let envp: Vec<Option<&CStr>> = env.iter().map(|word| Some(word.as_c_str())).chain([None]).collect();
         let name = self.plan.args.first().cloned().unwrap_or_default();
         let mut room = vec![0usize; args.len() + envp.len()];
-        self.given.executing.store(clock::now(), Ordering::Relaxed);
+        match &self.given.house {
+            Some(house) => house.executing.store(clock::now(), Ordering::Relaxed),
+            None => {
+                let told = Report::Executing { at: clock::now() };
+                let _ = file::write_all(&self.given.report, &crate::wire::Wire::to_bytes(&told));
+            }
+        }
         let (Some(argv), Some(envp)) = (Words::new(&args), Words::new(&envp)) else {
             return failed(&name, Errno::EINVAL);
         };

@@ -6,8 +6,11 @@
 
 mod command;
 mod identity;
+mod join;
 mod mounts;
 mod terminal;
+
+pub use join::join;
 
 use crate::channel::{self, Isolation, Report, Stamps};
 use crate::clock;
@@ -16,25 +19,17 @@ use crate::idmap::IdMap;
 use crate::isolation;
 use crate::off::off;
 use crate::plan::{LaunchPlan, Step};
-use crate::rootfs::open::{Kind, find_or_make};
+use crate::rootfs::open::{Kind, find, find_or_make};
 use crate::wire::Wire;
 use caisson_sys::{Descriptor, Errno, Fd, fd, file, identity as rights, ioctl, mount, process};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::AtomicU64;
 
-/// What init inherits, by value: it owns all of it.
+/// What a process on its way to a command inherits, by value: it owns all of it.
 #[derive(Debug)]
 pub struct Given {
-    /// The container's root, a detached mount.
-    pub root: Fd,
-    /// Other file systems of the root: place and detached mount.
-    pub overlays: Vec<(CString, Fd)>,
-    /// The plan's sources, in the order of their slots.
-    pub sources: Vec<Fd>,
-    /// An empty directory and an empty file, read-only, to hide paths behind.
-    pub masks: (Fd, Fd),
     /// stdin, stdout, stderr; none if the plan has a terminal.
     pub stdio: Vec<Fd>,
     /// Which of the three are pipes that Caisson made.
@@ -43,14 +38,31 @@ pub struct Given {
     pub report: Fd,
     /// The host name, where the plan has none.
     pub hostname: String,
+    /// The users and groups that there are; none: all.
+    pub ids: Option<IdMap>,
+    /// What init alone has; none for a joiner.
+    pub house: Option<House>,
+    /// Whether orphans among its descendants come to it, which is how they are found without a cgroup.
+    pub gathers: bool,
+}
+
+/// What the first process of a container makes the container from.
+#[derive(Debug)]
+pub struct House {
+    /// The container's root, a detached mount.
+    pub root: Fd,
+    /// Other file systems of the root: place and detached mount.
+    pub overlays: Vec<(CString, Fd)>,
+    /// The plan's sources, in the order of their slots.
+    pub sources: Vec<Fd>,
+    /// An empty directory and an empty file, read-only, to hide paths behind.
+    pub masks: (Fd, Fd),
+    /// The mount namespace of which it enters a copy when it enters the root; none: it was born in it.
+    pub namespace: Option<Fd>,
     /// Where the moment of the exec goes.
     pub executing: &'static AtomicU64,
     /// Whether its parent sees by itself what namespaces it is in.
     pub seen: bool,
-    /// The mount namespace of which it enters a copy when it enters the root; none: it was born in it.
-    pub namespace: Option<Fd>,
-    /// The users and groups that there are; none: all.
-    pub ids: Option<IdMap>,
     /// Whether nothing but its parent knows of it: it dies with that.
     pub tied: bool,
 }
@@ -75,14 +87,19 @@ struct Init {
     stamps: Stamps,
 }
 
-/// Runs the plan. Does not return.
+/// Runs the plan as the first process of a container. Does not return.
 pub fn init(plan: LaunchPlan, given: Given) -> ! {
+    become_command(plan, given, None, c"caisson-init")
+}
+
+/// Runs the plan; `root` is there if the container's was entered already. Does not return.
+fn become_command(plan: LaunchPlan, given: Given, root: Option<Fd>, name: &CStr) -> ! {
     let stamps = Stamps { born: clock::now(), ..Stamps::default() };
     let mut init = Init {
         plan,
         given,
         slots: Vec::new(),
-        root: None,
+        root,
         dev: None,
         proc: None,
         terminal: None,
@@ -90,7 +107,7 @@ pub fn init(plan: LaunchPlan, given: Given) -> ! {
         ahead: (u64::MAX, 0, false),
         stamps,
     };
-    let error = match init.prepare() {
+    let error = match init.prepare(name) {
         Ok(()) => init.execute(),
         Err(error) => error,
     };
@@ -100,12 +117,14 @@ pub fn init(plan: LaunchPlan, given: Given) -> ! {
 }
 
 impl Init {
-    fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self, name: &CStr) -> Result<()> {
         if !off("close_range") {
             fd::close_on_exec_from(0).at(crate::Stage::SESSION, "close_range")?;
         }
-        let _ = rights::set_name(c"caisson-init");
-        self.slots = std::mem::take(&mut self.given.sources).into_iter().map(Some).collect();
+        let _ = rights::set_name(name);
+        if let Some(house) = &mut self.given.house {
+            self.slots = std::mem::take(&mut house.sources).into_iter().map(Some).collect();
+        }
         let steps = std::mem::take(&mut self.plan.steps);
         for step in &steps {
             match step {
@@ -180,9 +199,9 @@ impl Init {
                 nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*mask));
                 Ok(())
             }
-            Step::WorkingDirectory { path } => {
+            Step::WorkingDirectory { path, make } => {
                 self.enter_root_late(path)?;
-                self.enter_working_directory(path)
+                self.enter_working_directory(path, *make)
             }
             Step::FindUser { user } => {
                 self.found = identity::find(self.root(stage)?, user)?;
@@ -198,12 +217,14 @@ impl Init {
             Step::Become {} => {
                 self.found.take_effect(self.given.ids.as_ref())?;
                 // After the last change of ids, which would undo it (PR_SET_PDEATHSIG(2const)).
-                if self.given.tied { rights::set_parent_death_signal(9).at(stage, "prctl") } else { Ok(()) }
+                let tied = self.given.house.as_ref().is_some_and(|house| house.tied);
+                if tied { rights::set_parent_death_signal(9).at(stage, "prctl") } else { Ok(()) }
             }
             Step::Capabilities { effective, permitted, inheritable, ambient } => {
                 self.found.limit_capabilities(*effective, *permitted, *inheritable, *ambient)
             }
             Step::NoNewPrivileges {} => rights::set_no_new_privileges().at(stage, "process.noNewPrivileges"),
+            Step::Appear {} => self.appear(),
         }
     }
 
@@ -212,8 +233,14 @@ impl Init {
         self.root.as_ref().ok_or_else(|| Error::new(crate::Code::Internal, stage, "/", "no root was entered"))
     }
 
+    fn house(&self, stage: crate::Stage) -> Result<&House> {
+        let missing =
+            || Error::new(crate::Code::Internal, stage, "plan", "a step of init's in a joiner's plan");
+        self.given.house.as_ref().ok_or_else(missing)
+    }
+
     /// A procfs of this pid namespace that nothing in the container can have covered (CVE-2019-16884, CVE-2025-52881).
-    fn write_proc(&mut self, path: &std::ffi::CStr, value: &[u8]) -> Result<(), Errno> {
+    fn write_proc(&mut self, path: &CStr, value: &[u8]) -> Result<(), Errno> {
         use file::{open, resolve};
         if off("own_procfs") {
             let path = std::path::Path::new("/proc").join(std::ffi::OsStr::from_bytes(path.to_bytes()));
@@ -230,10 +257,13 @@ impl Init {
         file::write_all(opened?, value)
     }
 
-    fn enter_working_directory(&mut self, path: &CString) -> Result<()> {
+    fn enter_working_directory(&mut self, path: &CString, make: bool) -> Result<()> {
         let stage = crate::Stage::CWD;
         let at = || path.to_string_lossy().into_owned();
-        let place = find_or_make(self.root(stage)?, path, Kind::Directory, true).at(stage, at())?;
+        let root = self.root(stage)?;
+        let place =
+            if make { find_or_make(root, path, Kind::Directory, true) } else { find(root, path, true) };
+        let place = place.at(stage, at())?;
         nix::unistd::fchdir(&place).at(stage, at())?;
         // A descriptor of the host that leaked in would show here as a path outside the root (CVE-2024-21626).
         let here = nix::unistd::getcwd().at(stage, "process.cwd")?;
@@ -259,7 +289,8 @@ impl Init {
     }
 
     fn isolation(&self) -> Isolation {
-        let proc = self.proc.as_ref().filter(|_| !self.given.seen);
+        let seen = self.given.house.as_ref().is_none_or(|house| house.seen);
+        let proc = self.proc.as_ref().filter(|_| !seen);
         let mut isolation = isolation::read(proc);
         isolation.user = (self.found.uid, self.found.gid);
         isolation.bounding &= self.ahead.0;

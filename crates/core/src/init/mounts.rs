@@ -40,23 +40,30 @@ impl Init {
     /// a root that covers the namespace's for no chroot: user namespaces and pivot_root work inside.
     pub(super) fn enter_root(&mut self) -> Result<()> {
         let stage = Stage::ROOT;
-        if let Some(empty) = self.given.namespace.take() {
-            process::setns(&empty, namespace::MOUNT).at(stage, "setns")?;
-            process::unshare(namespace::MOUNT).at(stage, "unshare")?;
-        }
+        let overlays = match &mut self.given.house {
+            Some(house) => {
+                if let Some(empty) = house.namespace.take() {
+                    process::setns(&empty, namespace::MOUNT).at(stage, "setns")?;
+                    process::unshare(namespace::MOUNT).at(stage, "unshare")?;
+                }
+                std::mem::take(&mut house.overlays)
+            }
+            None => Vec::new(),
+        };
         if off("in_root") {
             std::fs::create_dir_all(OUTSIDE).at(stage, OUTSIDE)?;
-            mount::attach_at(&self.given.root, Cwd, OUTSIDE_C).at(stage, OUTSIDE)?;
+            mount::attach_at(&self.house(stage)?.root, Cwd, OUTSIDE_C).at(stage, OUTSIDE)?;
             let directory = file::open::PATH | file::open::DIRECTORY;
             self.root = Some(file::openat2(Cwd, OUTSIDE_C, directory, 0, 0).at(stage, OUTSIDE)?);
             return Ok(());
         }
-        mount::attach_at(&self.given.root, Cwd, c"/").at(stage, "move_mount")?;
-        nix::unistd::fchdir(&self.given.root).at(stage, "fchdir")?;
+        let mounted = &self.house(stage)?.root;
+        mount::attach_at(mounted, Cwd, c"/").at(stage, "move_mount")?;
+        nix::unistd::fchdir(mounted).at(stage, "fchdir")?;
         nix::unistd::chroot(".").at(stage, "chroot")?;
         let directory = file::open::PATH | file::open::DIRECTORY;
         let root = file::openat2(Cwd, c"/", directory, 0, 0).at(stage, "/")?;
-        for (target, overlay) in std::mem::take(&mut self.given.overlays) {
+        for (target, overlay) in overlays {
             let at = || target.to_string_lossy().into_owned();
             let place = find_or_make(&root, &target, Kind::Directory, true).at(stage, at())?;
             mount::attach(&overlay, &place).at(stage, at())?;
@@ -168,7 +175,7 @@ impl Init {
                 answer => answer.at(Stage::MASK, at())?,
             };
             let directory = is_directory(&place).at(Stage::MASK, at())?;
-            let (dir_mask, file_mask) = &self.given.masks;
+            let (dir_mask, file_mask) = &self.house(Stage::MASK)?.masks;
             if off("masks") && !directory {
                 let null = find(self.root(Stage::MASK)?, c"/dev/null", true).at(Stage::MASK, at())?;
                 let null = mount::clone_tree(&null, c"", false).at(Stage::MASK, at())?;

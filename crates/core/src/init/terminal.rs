@@ -17,17 +17,26 @@ impl Init {
         let stage = Stage::TERMINAL;
         let missing = |what: &str| Error::new(Code::InvalidSpec, stage, "process.terminal", what);
         let root = self.root(stage)?;
+        // First that it is a devpts, then what is in it: what else may lie there is not even opened.
         let strict = resolve::IN_ROOT | resolve::NO_SYMLINKS;
-        let master = file::openat2(root, c"/dev/pts/ptmx", open::RDWR | open::NOCTTY, strict, 0)
-            .at(stage, "/dev/pts/ptmx")?;
-        let system = nix::sys::statfs::fstatfs(&master).at(stage, "/dev/pts/ptmx")?;
+        let pts = file::openat2(root, c"/dev/pts", open::PATH | open::DIRECTORY, strict, 0);
+        let pts = pts.at(stage, "/dev/pts")?;
+        let system = nix::sys::statfs::fstatfs(&pts).at(stage, "/dev/pts")?;
         if system.filesystem_type().0 != DEVPTS_SUPER_MAGIC {
             return Err(missing("needs a mount of type devpts at /dev/pts"));
         }
+        let strict = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_XDEV;
+        let master = file::openat2(&pts, c"ptmx", open::RDWR | open::NOCTTY, strict, 0);
+        let master = master.at(stage, "/dev/pts/ptmx")?;
         ioctl::unlock_terminal(&master).at(stage, "terminal")?;
         let peer = ioctl::terminal_peer(&master).at(stage, "terminal")?;
         if columns != 0 && rows != 0 {
             ioctl::set_window_size(&peer, columns, rows).at(stage, "process.consoleSize")?;
+        }
+        if self.given.house.is_none() {
+            // A joiner's is the container's console no less, but /dev/console is that of the first process.
+            self.terminal = Some((master, peer));
+            return Ok(());
         }
         if off("own_dev") {
             let place = find_or_make(root, c"/dev/console", Kind::File, true).at(stage, "/dev/console")?;
@@ -67,8 +76,8 @@ impl Init {
             for number in 0..3 {
                 fd::place(peer, number).at(stage, "terminal")?;
             }
-            // With an init of ours the command takes it, in its own session: a terminal controls one session only.
-            if self.plan.supervise {
+            // What is forked yet takes it, in its own session: a terminal controls one session only.
+            if self.plan.supervise || self.given.house.is_none() {
                 return Ok(());
             }
             return ioctl::take_terminal(peer).at(stage, "terminal");

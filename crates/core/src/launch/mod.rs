@@ -1,5 +1,6 @@
 //! From a plan to a running process: journal, layers, cgroup, mount sources, one clone; and back, in reverse.
 
+mod join;
 mod namespaces;
 mod sources;
 mod uppers;
@@ -9,13 +10,15 @@ use crate::channel::{Hello, Isolation, Launch, Stamps};
 use crate::clock;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
-use crate::init::{self, Given};
+use crate::init::{self, Given, House};
 use crate::isolation;
 use crate::journal::{self, Intent, Place};
 use crate::off::off;
 use crate::plan::LaunchPlan;
 use caisson_sys::process::{self, Fork};
-use caisson_sys::{Fd, bpf, shared, socket};
+use caisson_sys::{Fd, bpf, file, shared, socket};
+pub use join::Joining;
+
 use namespaces::MountNamespaces;
 use sources::Masks;
 use std::collections::HashMap;
@@ -45,6 +48,8 @@ pub struct Launcher {
     next_moment: usize,
     /// Equal rule sets share one program: loading costs a verifier run.
     programs: HashMap<Vec<u8>, Fd>,
+    /// What this process was executed from.
+    executable: Fd,
 }
 
 /// How far an undoing came.
@@ -125,6 +130,8 @@ impl Launcher {
         };
         let masks = Masks::make(&place.path)?;
         let uid_map = isolation::uid_map(&namespaces.proc);
+        let executable = file::openat2(&namespaces.proc, c"self/exe", file::open::RDONLY, 0, 0);
+        let executable = executable.at(Stage::SHIM, "/proc/self/exe")?;
         Ok(Self {
             place,
             data,
@@ -137,6 +144,7 @@ impl Launcher {
             moments: shared::page().at(Stage::SHIM, "mmap")?,
             next_moment: 0,
             programs: HashMap::new(),
+            executable,
         })
     }
 
@@ -144,6 +152,12 @@ impl Launcher {
     #[must_use]
     pub fn ids(&self) -> Option<&IdMap> {
         self.ids.as_ref()
+    }
+
+    /// The id map of this process and its containers, as in /proc/self/uid_map.
+    #[must_use]
+    pub fn uid_map(&self) -> &str {
+        &self.uid_map
     }
 
     /// Starts a container. What it made is taken down again if it fails.
@@ -227,20 +241,24 @@ impl Launcher {
         match fork.at(Stage::CLONE, "clone3")? {
             Fork::Child => {
                 drop(report);
-                let given = Given {
+                let house = House {
                     root,
                     overlays: roots,
                     sources,
                     masks,
+                    namespace,
+                    executing,
+                    seen: self.sees,
+                    tied: made.cgroup.is_none(),
+                };
+                let given = Given {
                     stdio,
                     own_stdio: launch.own_stdio,
                     report: reports,
                     hostname: launch.hostname.clone(),
-                    executing,
-                    seen: self.sees,
-                    namespace,
-                    tied: made.cgroup.is_none(),
                     ids: self.ids.clone(),
+                    house: Some(house),
+                    gathers: false,
                 };
                 init::init(std::mem::take(plan), given)
             }

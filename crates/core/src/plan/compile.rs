@@ -1,6 +1,7 @@
 //! Spec to plan: one call a subject, in the order in which init will act. Whatever is not built is refused here, by
 //! the name of its field.
 
+use super::process::Moment;
 use super::{LaunchPlan, Step, mounts, process};
 use crate::cgroup::{devices, limits};
 use crate::error::{At, Error, Result, Stage};
@@ -8,7 +9,7 @@ use crate::off::off;
 use crate::seccomp;
 use crate::wire::Bytes;
 use caisson_sys::process::namespace;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 use std::ffi::CString;
 use std::path::Path;
 
@@ -48,11 +49,6 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
         ));
     }
     let resources = linux.resources().clone().unwrap_or_default();
-    let terminal = process.terminal().unwrap_or(false);
-    let words = |name: &str, words: &Option<Vec<String>>| -> Result<Vec<CString>> {
-        words.iter().flatten().map(|word| c_string(name, word)).collect()
-    };
-
     let mut plan = LaunchPlan {
         namespaces,
         limits: limits::lines(&resources)?,
@@ -60,17 +56,10 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
             true => Vec::new(),
             false => devices::program(resources.devices().as_deref())?,
         }),
-        args: words("process.args", process.args())?,
-        env: process::environment(process.env().as_deref())?,
-        terminal,
         supervise: extras.supervise,
         host_variable: extras.host_variable,
-        ..LaunchPlan::default()
+        ..command(process)?
     };
-    if plan.args.is_empty() {
-        return Err(Error::invalid("process.args", "no command specified"));
-    }
-
     plan.steps.extend([Step::Session {}, Step::Keyring {}]);
     if new(namespace::NET) {
         plan.steps.push(Step::Loopback {});
@@ -86,12 +75,7 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     if !spec.mounts().iter().flatten().any(bound) {
         plan.steps.extend(devices);
     }
-    if terminal {
-        let size = process.console_size();
-        let side = |side: u64| u16::try_from(side).unwrap_or(u16::MAX);
-        let (columns, rows) = size.map_or((0, 0), |size| (side(size.width()), side(size.height())));
-        plan.steps.push(Step::Terminal { columns, rows });
-    }
+    plan.steps.extend(terminal(process));
     if new(namespace::UTS) {
         plan.steps.push(Step::Hostname { name: spec.hostname().clone() });
         if let Some(name) = spec.domainname() {
@@ -107,26 +91,72 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
     plan.steps.push(Step::ReadOnly { paths: paths("linux.readonlyPaths", linux.readonly_paths())? });
     plan.steps.push(Step::Mask { paths: paths("linux.maskedPaths", linux.masked_paths())? });
     // The working directory is made before the root may become read-only.
-    plan.steps.push(Step::WorkingDirectory {
-        path: mounts::inside("process.cwd", &process.cwd().to_string_lossy())?,
-    });
+    let path = mounts::inside("process.cwd", &process.cwd().to_string_lossy())?;
+    plan.steps.push(Step::WorkingDirectory { path, make: true });
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
         plan.steps.push(Step::RootReadOnly {});
     }
-    let filter = match linux.seccomp() {
-        Some(profile) => Some(seccomp::compile(profile)?),
-        None => {
-            let bounding = process::bounding(process);
-            let profile = match &extras.profile {
-                Some(text) => Some(seccomp::read_profile(text, &bounding, kernel()?)?),
-                None if extras.default_seccomp => Some(seccomp::default_profile(&bounding, kernel()?)),
-                None => None,
-            };
-            profile.map(|profile| seccomp::compile(&profile)).transpose()?
-        }
-    };
-    process::identity(process, filter, extras, &mut plan)?;
+    let filter = filter(&linux, process, extras)?;
+    process::identity(process, filter, extras, Moment::Init, &mut plan)?;
     Ok(plan)
+}
+
+/// Compiles another command for a container that runs: of a spec, its process and its filter. What the container is made
+/// of is not looked at.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_exec(spec: &Spec, extras: &Extras) -> Result<LaunchPlan> {
+    refuse_unbuilt(spec)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "missing"))?;
+    // Written through a procfs of the container's, which only a process of its pid namespace could mount.
+    if process.oom_score_adj().is_some() {
+        return Err(Error::unsupported("process.oomScoreAdj"));
+    }
+    let mut plan = LaunchPlan { host_variable: extras.host_variable, ..command(process)? };
+    plan.steps.extend([Step::Session {}, Step::Keyring {}]);
+    plan.steps.extend(terminal(process));
+    let path = mounts::inside("process.cwd", &process.cwd().to_string_lossy())?;
+    plan.steps.push(Step::WorkingDirectory { path, make: false });
+    let filter = filter(&linux, process, extras)?;
+    process::identity(process, filter, extras, Moment::Exec, &mut plan)?;
+    Ok(plan)
+}
+
+/// Words, environment, kind of stdio.
+fn command(process: &Process) -> Result<LaunchPlan> {
+    let words = process.args().iter().flatten().map(|word| c_string("process.args", word));
+    let args = words.collect::<Result<Vec<_>>>()?;
+    if args.is_empty() {
+        return Err(Error::invalid("process.args", "no command specified"));
+    }
+    Ok(LaunchPlan {
+        args,
+        env: process::environment(process.env().as_deref())?,
+        terminal: process.terminal().unwrap_or(false),
+        ..LaunchPlan::default()
+    })
+}
+
+fn terminal(process: &Process) -> Option<Step> {
+    let size = process.console_size();
+    let side = |side: u64| u16::try_from(side).unwrap_or(u16::MAX);
+    let (columns, rows) = size.map_or((0, 0), |size| (side(size.width()), side(size.height())));
+    process.terminal().unwrap_or(false).then_some(Step::Terminal { columns, rows })
+}
+
+fn filter(linux: &Linux, process: &Process, extras: &Extras) -> Result<Option<seccomp::Filter>> {
+    if let Some(profile) = linux.seccomp() {
+        return seccomp::compile(profile).map(Some);
+    }
+    let bounding = process::bounding(process);
+    let profile = match &extras.profile {
+        Some(text) => seccomp::read_profile(text, &bounding, kernel()?)?,
+        None if extras.default_seccomp => seccomp::default_profile(&bounding, kernel()?),
+        None => return Ok(None),
+    };
+    seccomp::compile(&profile).map(Some)
 }
 
 /// The running kernel's version, which decides what a default profile allows.

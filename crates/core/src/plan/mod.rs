@@ -12,7 +12,7 @@ use crate::wire::{Bytes, Wire, wire};
 use caisson_sys::{Fd, file};
 use std::ffi::CString;
 
-pub use compile::{Extras, compile};
+pub use compile::{Extras, compile, compile_exec};
 
 wire! {
     /// A whole launch.
@@ -137,8 +137,8 @@ wire! {
         16 ResourceLimit { resource: u32, soft: u64, hard: u64, field: String },
         /// The file mode creation mask.
         17 Umask { mask: u32 },
-        /// Makes the working directory if it is absent, and enters it.
-        18 WorkingDirectory { path: CString },
+        /// Enters the working directory; with `make`, makes it if it is absent.
+        18 WorkingDirectory { path: CString, make: bool },
         /// Finds out who the process will be, by the container's own files.
         19 FindUser { user: User },
         /// Tells the shim that all is ready, and what is in force.
@@ -155,6 +155,8 @@ wire! {
         25 NoNewPrivileges {},
         /// The soft limit of open files back to 1024: Node has raised its own, and the shim inherits that.
         26 LowerFiles {},
+        /// A joiner's last but the exec: it becomes a process that the container's others can see.
+        27 Appear {},
     }
 }
 
@@ -191,6 +193,7 @@ impl Step {
             | Self::Become {}
             | Self::Capabilities { .. }
             | Self::NoNewPrivileges {} => Stage::IDENTITY,
+            Self::Appear {} => Stage::CLONE,
             Self::WorkingDirectory { .. } => Stage::CWD,
             Self::Filter { .. } => Stage::SECCOMP,
         }
@@ -199,7 +202,7 @@ impl Step {
 
 /// Says that plan and executable were built together. The build script of neither makes it: both take the version and
 /// the size of the types that cross.
-const BUILD: &str = concat!("caisson-plan ", env!("CARGO_PKG_VERSION"), " 2");
+const BUILD: &str = concat!("caisson-plan ", env!("CARGO_PKG_VERSION"), " 3");
 /// The largest plan that is read: a filter of 4,096 instructions and a thousand mounts are far below it.
 const MAX_PLAN: u64 = 4 << 20;
 

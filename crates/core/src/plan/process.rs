@@ -109,6 +109,14 @@ const CALLS_UNDER_FILTER: [&str; 7] =
     ["prctl", "setgroups", "setresgid", "setresuid", "capset", "execve", "write"];
 /// The same with no_new_privs, where the filter comes last.
 const CALLS_UNDER_LAST_FILTER: [&str; 2] = ["execve", "write"];
+/// Who gives up the rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// The first process of a container.
+    Init,
+    /// Another one of a container that runs.
+    Exec,
+}
 
 /// The steps from limits to the last right given up, in the order of the DESIGN: without no_new_privs the filter is
 /// loaded while SYS_ADMIN is effective; with it, last.
@@ -116,6 +124,7 @@ pub(super) fn identity(
     process: &Process,
     filter: Option<Filter>,
     extras: &Extras,
+    moment: Moment,
     plan: &mut LaunchPlan,
 ) -> Result<()> {
     let steps = &mut plan.steps;
@@ -170,6 +179,9 @@ pub(super) fn identity(
     let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
     steps.push(Step::LimitBounding { keep });
     if let Some(filter) = early {
+        if moment == Moment::Exec {
+            check_joiner(&filter, plan.terminal)?;
+        }
         steps.push(load(filter, &CALLS_UNDER_FILTER)?);
     }
     steps.push(Step::Become {});
@@ -177,10 +189,22 @@ pub(super) fn identity(
     if no_new_privileges {
         steps.push(Step::NoNewPrivileges {});
     }
+    if moment == Moment::Exec {
+        steps.push(Step::Appear {});
+    }
     if let Some(filter) = late {
         steps.push(load(filter, &CALLS_UNDER_LAST_FILTER)?);
     }
     Ok(())
+}
+
+/// A joiner becomes a process of the container under the filter, unless that comes last.
+fn check_joiner(filter: &Filter, terminal: bool) -> Result<()> {
+    const CLONE_PARENT_SIGCHLD: u64 = 0x8000 | 17;
+    const TIOCSCTTY: u64 = 0x540e;
+    filter.check_call("clone", Some([CLONE_PARENT_SIGCHLD, 0, 0, 0, 0, 0]))?;
+    filter.check_call("setsid", None)?;
+    if terminal { filter.check_call("ioctl", Some([0, TIOCSCTTY, 0, 0, 0, 0])) } else { Ok(()) }
 }
 
 /// A `username` (docker's words) is looked up in the container; plain ids are taken as they are, the gid first among

@@ -73,20 +73,25 @@ impl Filter {
     /// # Errors
     /// Names the call: the profile forbids it, or allows it only with some arguments.
     pub fn check_launch(&self, needs: &[&str]) -> Result<()> {
+        needs.iter().try_for_each(|name| self.check_call(name, None))
+    }
+
+    /// The same for one call, with these arguments only if they are given.
+    ///
+    /// # Errors
+    /// As [`Filter::check_launch`].
+    pub fn check_call(&self, name: &str, arguments: Option<[u64; 6]>) -> Result<()> {
         let native = self.machine.abis()[0];
-        for name in needs {
-            let number = native.number(name).ok_or_else(|| {
-                Error::new(Code::Internal, Stage::SECCOMP, *name, "is no system call of this machine")
-            })?;
-            let ends = self.answers(native, number, None)?;
-            let allowed = ends.iter().filter(|end| profile::carried_out(end.word)).count();
-            if allowed < ends.len() {
-                let how = if allowed == 0 { "forbids" } else { "allows only with some arguments" };
-                let message =
-                    format!("the profile {how} {name}, which is still called after the filter is loaded");
-                return Err(Error::invalid("linux.seccomp.syscalls", message));
-            }
+        let number = native.number(name).ok_or_else(|| {
+            Error::new(Code::Internal, Stage::SECCOMP, name, "is no system call of this machine")
+        })?;
+        let ends = self.answers(native, number, arguments)?;
+        let allowed = ends.iter().filter(|end| profile::carried_out(end.word)).count();
+        if allowed == ends.len() {
+            return Ok(());
         }
-        Ok(())
+        let how = if allowed == 0 { "forbids" } else { "allows only with some arguments" };
+        let message = format!("the profile {how} {name}, which is still called after the filter is loaded");
+        Err(Error::invalid("linux.seccomp.syscalls", message))
     }
 }

@@ -2,12 +2,15 @@
 //! ends of processes. When the owner's socket ends it kills and takes down all it holds, and ends itself.
 
 mod child;
+mod command;
 mod container;
 mod dial;
+mod exec;
 mod owner;
+mod tree;
 mod unpack;
 
-use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello, Request};
+use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Exec as Wanted, Hello, Launch, Request};
 use caisson_core::clock;
 use caisson_core::journal;
 use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
@@ -18,6 +21,7 @@ use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, identity, process};
 use container::Container;
 use dial::Dialer;
+use exec::Exec;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use owner::Owner;
 use std::collections::BTreeMap;
@@ -101,6 +105,7 @@ fn serve() -> Result<()> {
         epoll,
         launcher,
         containers: BTreeMap::new(),
+        execs: BTreeMap::new(),
         unpackers: BTreeMap::new(),
         dialers: BTreeMap::new(),
         data_root: PathBuf::from(&hello.data_root),
@@ -129,10 +134,26 @@ fn end_of_reports(token: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLRDHUP, token * KINDS + REPORT)
 }
 
+fn not_running() -> Error {
+    Error::new(Code::NotRunning, Stage::CLONE, "container", "is not running")
+}
+
+/// Plan, stdio, and instead of stdio where a terminal goes.
+fn given(descriptors: Vec<Fd>) -> Result<(Fd, Vec<Fd>, Option<Fd>)> {
+    let mut descriptors = descriptors.into_iter();
+    let missing = || Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan");
+    let plan = descriptors.next().ok_or_else(missing)?;
+    let mut stdio: Vec<Fd> = descriptors.take(LAUNCH_DESCRIPTORS - 1).collect();
+    let terminal = if stdio.len() == 1 { stdio.pop() } else { None };
+    Ok((plan, stdio, terminal))
+}
+
 struct Shim {
     epoll: Epoll,
     launcher: Launcher,
     containers: BTreeMap<u64, Container>,
+    /// Other commands in them.
+    execs: BTreeMap<u64, Exec>,
     /// Processes that unpack layers, and one of number 0 that cleans the store.
     unpackers: BTreeMap<u64, Unpacker>,
     /// Connections on their way.
@@ -151,7 +172,11 @@ impl Shim {
 
     fn work(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        while self.owner.is_some() || !self.containers.is_empty() || !self.unpackers.is_empty() {
+        while self.owner.is_some()
+            || !self.containers.is_empty()
+            || !self.execs.is_empty()
+            || !self.unpackers.is_empty()
+        {
             let count = match self.epoll.wait(&mut events, self.next_timeout()) {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(errno) => return Err(failed("epoll")(Errno::from_raw(errno as i32))),
@@ -162,6 +187,7 @@ impl Shim {
                 match (event.data() / KINDS, event.data() % KINDS) {
                     (token, UNPACKER) => self.hear_unpacker(token),
                     (token, DIALER) => self.hear_dialer(token),
+                    (token, _) if self.execs.contains_key(&token) => self.hear_exec(token),
                     (token, what) => self.hear_container(token, what),
                 }
             }
@@ -202,6 +228,9 @@ impl Shim {
         for container in self.containers.values_mut() {
             container.kill(channel::CAUSE_ABORTED);
         }
+        for exec in self.execs.values_mut() {
+            exec.kill(channel::CAUSE_ABORTED);
+        }
         self.unpackers.values_mut().for_each(Unpacker::cancel);
     }
 
@@ -221,49 +250,36 @@ impl Shim {
     fn request(&mut self, request: Request, descriptors: Vec<Fd>) {
         match request {
             Request::Launch { launch } => {
-                let token = launch.token;
-                let mut descriptors = descriptors.into_iter();
-                let plan = descriptors.next();
-                let mut stdio: Vec<Fd> = descriptors.take(LAUNCH_DESCRIPTORS - 1).collect();
-                let terminal = if stdio.len() == 1 { stdio.pop() } else { None };
-                let started = match plan {
-                    Some(plan) => self.launcher.launch(&plan, &launch, stdio),
-                    None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan")),
-                };
-                let watched = started.and_then(|running| {
-                    let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS);
-                    watched.inspect_err(|_| self.launcher.abandon(&running))?;
-                    Ok(running)
-                });
-                match watched {
-                    Ok(running) => {
-                        let waited_for = terminal.is_some();
-                        let mut container = Container::new(running, launch.timeout_ms, terminal);
-                        if waited_for {
-                            container.watch_reports(&self.epoll, end_of_reports(token));
-                        }
-                        self.containers.insert(token, container);
-                    }
-                    Err(error) => self.tell(&Event::Failed { token, error }),
-                }
+                let started = self.launch(&launch, descriptors);
+                self.tell_failure(launch.token, started);
+            }
+            Request::Exec { exec } => {
+                let started = self.exec(&exec, descriptors);
+                self.tell_failure(exec.token, started);
             }
             Request::Signal { token, signal } => {
                 if let Some(container) = self.containers.get(&token) {
-                    let _ = process::send_signal(&container.running.pidfd, signal);
+                    let _ = process::send_signal(&container.command.pidfd, signal);
+                } else if let Some(exec) = self.execs.get(&token) {
+                    exec.signal(signal);
                 }
             }
             Request::Kill { token, cause } => {
                 if let Some(container) = self.containers.get_mut(&token) {
                     container.kill(cause);
+                } else if let Some(exec) = self.execs.get_mut(&token) {
+                    exec.kill(cause);
                 }
             }
             Request::Resize { token, columns, rows } => {
-                if let Some(container) = self.containers.get(&token) {
-                    container.resize(columns, rows);
+                let container = self.containers.get(&token).map(|container| &container.command);
+                if let Some(command) = container.or(self.execs.get(&token).map(|exec| &exec.command)) {
+                    command.resize(columns, rows);
                 }
             }
             Request::Stats { token, request } => {
                 let usage = self.containers.get(&token).and_then(Container::usage);
+                let usage = usage.or_else(|| self.execs.get(&token).and_then(Exec::usage));
                 self.tell(&Event::Stats { token, request, usage });
             }
             Request::Unpack { layer } => {
@@ -271,14 +287,12 @@ impl Shim {
                     Some(blob) => Unpacker::start(&self.data_root, blob, &layer, self.launcher.ids()),
                     None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "layer", "has no blob")),
                 };
-                if let Err(error) = started.and_then(|unpacker| self.hold(layer.token, unpacker)) {
-                    self.tell(&Event::Failed { token: layer.token, error });
-                }
+                let held = started.and_then(|unpacker| self.hold(layer.token, unpacker));
+                self.tell_failure(layer.token, held);
             }
             Request::Dial { token, container, port } => {
-                if let Err(error) = self.dial(token, container, port, descriptors.first()) {
-                    self.tell(&Event::Failed { token, error });
-                }
+                let dialed = self.dial(token, container, port, descriptors.first());
+                self.tell_failure(token, dialed);
             }
             Request::Cancel { token } => {
                 if let Some(unpacker) = self.unpackers.get_mut(&token) {
@@ -288,12 +302,48 @@ impl Shim {
         }
     }
 
+    fn tell_failure(&mut self, token: u64, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.tell(&Event::Failed { token, error });
+        }
+    }
+
+    fn launch(&mut self, launch: &Launch, descriptors: Vec<Fd>) -> Result<()> {
+        let token = launch.token;
+        let (plan, stdio, terminal) = given(descriptors)?;
+        let running = self.launcher.launch(&plan, launch, stdio)?;
+        let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS);
+        watched.inspect_err(|_| self.launcher.abandon(&running))?;
+        let waited_for = terminal.is_some();
+        let mut container = Container::new(running, launch.timeout_ms, terminal);
+        if waited_for {
+            container.command.watch_reports(&self.epoll, end_of_reports(token));
+        }
+        self.containers.insert(token, container);
+        Ok(())
+    }
+
+    fn exec(&mut self, wanted: &Wanted, descriptors: Vec<Fd>) -> Result<()> {
+        let token = wanted.token;
+        let (plan, stdio, terminal) = given(descriptors)?;
+        let container = self.containers.get_mut(&wanted.container).ok_or_else(not_running)?;
+        let waited_for = terminal.is_some();
+        let mut exec = Exec::start(&self.launcher, container, wanted, (&plan, &stdio), terminal)?;
+        if self.watch(&exec.command.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS).is_err() {
+            exec.abandon();
+        } else if waited_for {
+            exec.command.watch_reports(&self.epoll, end_of_reports(token));
+        }
+        self.execs.insert(token, exec);
+        Ok(())
+    }
+
     fn dial(&mut self, token: u64, container: u64, port: u16, back: Option<&Fd>) -> Result<()> {
         let refuse = |code, message| Error::new(code, Stage::DIAL, "container", message);
         let back = back.ok_or_else(|| refuse(Code::RuntimeMismatch, "has no way back"))?;
-        let running = self.containers.get(&container).filter(|container| !container.has_ended());
-        let running = &running.ok_or_else(|| refuse(Code::Dial, "is not running"))?.running;
-        let dialer = Dialer::start(&running.pidfd, running.namespaces, back, port)?;
+        let running = self.containers.get(&container).filter(|container| !container.command.has_ended());
+        let running = running.ok_or_else(|| refuse(Code::Dial, "is not running"))?;
+        let dialer = Dialer::start(&running.command.pidfd, running.namespaces, back, port)?;
         self.watch(&dialer.process, EpollFlags::EPOLLIN, token * KINDS + DIALER)?;
         self.dialers.insert(token, dialer);
         Ok(())
@@ -346,9 +396,11 @@ impl Shim {
     fn hear_container(&mut self, token: u64, what: u64) {
         let Some(container) = self.containers.get_mut(&token) else { return };
         match what {
-            REPORT => container.read_reports(&self.epoll, &mut self.room),
+            REPORT => {
+                container.command.read_reports(&self.epoll, &mut self.room);
+            }
             PROCESS => {
-                container.read_reports(&self.epoll, &mut self.room);
+                container.command.read_reports(&self.epoll, &mut self.room);
                 container.reap(&self.epoll);
             }
             _ => container.take_remover(&self.epoll),
@@ -359,10 +411,10 @@ impl Shim {
     /// Tells what there is to tell about a container, and goes on with its undoing.
     fn advance(&mut self, token: u64) {
         let Some(mut container) = self.containers.remove(&token) else { return };
-        if let Some(event) = container.started(clock::now()) {
+        if let Some(event) = container.command.started(clock::now()) {
             self.tell(&event);
         }
-        if container.has_ended() {
+        if container.command.has_ended() {
             container.undo(&self.launcher, PATIENCE_NS);
             if let Some(remover) = container.new_remover()
                 && self
@@ -377,19 +429,55 @@ impl Shim {
                 return;
             }
         }
-        if self.owner.is_none() || container.has_failed() {
+        if self.owner.is_none() || container.command.has_failed() {
             container.kill(channel::CAUSE_ABORTED);
         }
         self.containers.insert(token, container);
     }
 
+    /// First the process is the joiner's, then the one that it became: with the second the first is no news any more.
+    fn hear_exec(&mut self, token: u64) {
+        let Some(exec) = self.execs.get_mut(&token) else { return };
+        if exec.read_reports(&self.epoll, &mut self.room) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, token * KINDS + PROCESS);
+            if self.epoll.add(&exec.command.pidfd, event).is_err() {
+                exec.abandon();
+            }
+            exec.read_reports(&self.epoll, &mut self.room);
+        }
+        exec.reap(&self.epoll);
+        self.advance_exec(token);
+    }
+
+    fn advance_exec(&mut self, token: u64) {
+        let Some(mut exec) = self.execs.remove(&token) else { return };
+        if let Some(event) = exec.command.started(clock::now()) {
+            self.tell(&event);
+        }
+        if exec.command.has_ended() {
+            let container = self.containers.get(&exec.container).map(|container| &container.command);
+            if exec.command.is_lost()
+                && container.is_none_or(|first| first.has_ended() || first.killed != channel::CAUSE_NONE)
+            {
+                exec.command.blame(not_running());
+            }
+            exec.undo();
+            if let Some(event) = exec.over() {
+                self.tell(&event);
+                return;
+            }
+        } else if self.owner.is_none() || exec.command.has_failed() {
+            exec.kill(channel::CAUSE_ABORTED);
+        }
+        self.execs.insert(token, exec);
+    }
+
     fn next_timeout(&self) -> EpollTimeout {
         let now = clock::now();
-        let next = self
-            .containers
-            .values()
-            .filter_map(|container| container.wakes_at(now, RETRY_MS * 1_000_000))
-            .min();
+        let retry = RETRY_MS * 1_000_000;
+        let containers = self.containers.values().filter_map(|container| container.wakes_at(now, retry));
+        let execs = self.execs.values().filter_map(|exec| exec.wakes_at(now, retry));
+        let next = containers.chain(execs).min();
         match next {
             None => EpollTimeout::NONE,
             Some(at) => {
@@ -409,13 +497,30 @@ impl Shim {
             .collect();
         for token in due {
             if let Some(container) = self.containers.get_mut(&token) {
-                container.kill_at_deadline(now, CAUSE_TIMEOUT);
-                if container.is_unheard() {
-                    container.watch_reports(&self.epoll, end_of_reports(token));
-                    container.read_reports(&self.epoll, &mut self.room);
+                if container.command.is_out_of_time(now) {
+                    container.kill(CAUSE_TIMEOUT);
+                }
+                if container.command.is_unheard() {
+                    container.command.watch_reports(&self.epoll, end_of_reports(token));
+                    container.command.read_reports(&self.epoll, &mut self.room);
                 }
             }
             self.advance(token);
+        }
+        let due = self.execs.iter().filter(|(_, exec)| exec.is_due(now)).map(|(token, _)| *token);
+        for token in due.collect::<Vec<_>>() {
+            if let Some(exec) = self.execs.get_mut(&token) {
+                if exec.command.is_out_of_time(now) {
+                    exec.kill(CAUSE_TIMEOUT);
+                }
+                exec.look_at_joiner(now);
+                if exec.command.is_unheard() {
+                    exec.command.watch_reports(&self.epoll, end_of_reports(token));
+                    self.hear_exec(token);
+                    continue;
+                }
+            }
+            self.advance_exec(token);
         }
     }
 }
