@@ -46,6 +46,13 @@ export class CaissonError extends Error {
   declare readonly stage?: string
   declare readonly errno?: number
   declare readonly subject?: string
+  /** Of ERR_COMMAND_FAILED: what the command came to, the whole `Result`. */
+  declare readonly result?: {
+    exitCode: number | null
+    signal: NodeJS.Signals | null
+    stdout: string | Buffer
+    stderr: string | Buffer
+  }
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined)
@@ -69,3 +76,8 @@ Object.defineProperty(CaissonError.prototype, 'name', {
   writable: true,
 })
 Object.defineProperty(CaissonError.prototype, brand, { value: true })
+
+/** An option that cannot be taken, by name. */
+export function refuse(option: string, message: string): CaissonError {
+  return new CaissonError('ERR_INVALID_OPTION', `${option}: ${message}`, { subject: option })
+}

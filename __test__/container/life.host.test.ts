@@ -150,3 +150,17 @@ test('a worker may end by itself with a container running', async (t) => {
   await once(worker, 'exit')
   t.is((await run(['true'])).exitCode, 0)
 })
+
+test('a burst is a queue, and what is asked behind it comes through', async (t) => {
+  const { engine, run } = await scene(t)
+  const long = engine.run({ rootfs }, ['sleep', '600'])
+  const aborted = new AbortController()
+  const other = engine.run({ rootfs }, ['sleep', '600'], { signal: aborted.signal })
+  await Promise.all([long.started, other.started])
+  const burst = Array.from({ length: 600 / scale }, () => run(['true']))
+  t.true(long.kill('SIGKILL'))
+  aborted.abort()
+  const results = await Promise.all(burst)
+  t.true(results.every(({ exitCode }) => exitCode === 0))
+  t.deepEqual([(await long).cause, (await other).cause], ['killed', 'aborted'])
+})

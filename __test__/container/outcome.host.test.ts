@@ -1,10 +1,11 @@
 /** How a run ends, who ended it, and what its result says. */
+import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { CaissonError } from '../../src/index.ts'
 import type { Result } from '../../src/index.ts'
 import { hasGroups, hasUsers, isRoot } from '../host/ground.ts'
-import { scene } from './scene.ts'
+import { rootfs, scene } from './scene.ts'
 
 test('an exit code is a result', async (t) => {
   const { sh } = await scene(t)
@@ -264,4 +265,49 @@ test('the loop is free while containers start', async (t) => {
   await Promise.all(runs)
   clearInterval(tick)
   t.true(worst < 150, `${worst} ms between two ticks of 1 ms`)
+})
+
+test('a command that is too long is a failure, of itself alone', async (t) => {
+  const { run, sh } = await scene(t)
+  const neighbour = sh('sleep 1; echo fine')
+  await neighbour.started
+  for (const length of [110_000, 140_000]) {
+    const error = await t.throwsAsync(run(['x'.repeat(length)]), { code: 'ERR_COMMAND_NOT_EXECUTABLE' })
+    t.true((error?.message.length ?? 0) < 3000)
+  }
+  const source = `/${'a'.repeat(100_000)}`
+  await t.throwsAsync(run(['true'], { mounts: [{ type: 'bind', source, target: '/x' }] }), {
+    code: 'ERR_MOUNT_SOURCE',
+  })
+  t.is((await neighbour).stdout, 'fine\n')
+})
+
+test('times of weeks are no times of nothing', async (t) => {
+  const { engine, sh } = await scene(t)
+  t.is((await sh('sleep .3', { timeout: '1000h', stopTimeout: '1s' })).cause, 'exit')
+  t.is((await sh('sleep .3', { timeout: '1000h' })).cause, 'exit')
+  const script = 'trap "sleep .3; exit 7" TERM; echo up; while :; do sleep .01; done'
+  const held = await engine.start({ rootfs }, ['sh', '-c', script])
+  for await (const line of held.main.stdout?.lines() ?? []) if (line === 'up') break
+  t.is((await held.stop({ timeout: '1000h' })).exitCode, 7)
+})
+
+test('with an init it is known who ended the command', async (t) => {
+  const { run } = await scene(t)
+  const ended = run(['sleep', '600'], { init: true })
+  await ended.started
+  ended.kill()
+  const { exitCode, cause } = await ended
+  t.deepEqual([exitCode, cause], [143, 'killed'])
+})
+
+test('a stdin that fails is one that ends', async (t) => {
+  const { run } = await scene(t)
+  const source = new Readable({ read: () => {} })
+  const copied = run(['cat'], { stdio: [source, 'pipe', 'pipe'] })
+  source.push('some')
+  await copied.started
+  source.once('error', () => {})
+  source.destroy(new Error('gone'))
+  t.is((await copied).stdout, 'some')
 })

@@ -1,5 +1,5 @@
 /** What is refused, by which code, and that nothing is left of it. */
-import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { CaissonError, Engine } from '../../src/index.ts'
@@ -21,15 +21,72 @@ test('root file systems that cannot be', async (t) => {
   for (const wrong of ['', 'a\0b']) {
     await t.throwsAsync(engine.run({ rootfs: wrong }, ['true']), { code: 'ERR_INVALID_OPTION' })
   }
-  t.throws(() => engine.run(undefined as unknown as string), {
+  await t.throwsAsync(engine.run(undefined as unknown as string), {
     code: 'ERR_INVALID_OPTION',
     message: /^image: /,
   })
-  t.throws(() => engine.run({} as { rootfs: string }), { code: 'ERR_INVALID_OPTION' })
+  await t.throwsAsync(engine.run({} as { rootfs: string }), { code: 'ERR_INVALID_OPTION' })
+  await t.throwsAsync(engine.run({ rootfs, readOnly: true } as { rootfs: string }, ['true']), {
+    message: "image: unknown field 'readOnly' beside rootfs",
+  })
+  await t.throwsAsync(engine.run({ rootfs }, ['echo', 1] as unknown as string[]), { message: /^command: / })
+  await t.throwsAsync(engine.run({ rootfs }, 'echo hi' as unknown as string[]), { message: /^command: / })
+  for (const options of [null, [], 5])
+    await t.throwsAsync(engine.run({ rootfs }, ['true'], options as unknown as RunOptions), {
+      message: /^options: /,
+    })
+  t.throws(() => new Engine({ dataRoot: '/x' } as object), { message: 'dataRoot: unknown option' })
+  t.throws(() => new Engine({ root: 5 } as object), { code: 'ERR_INVALID_OPTION' })
   mkdirSync(join(dir, 'empty'))
   await t.throwsAsync(engine.run({ rootfs: join(dir, 'empty') }, ['true']), { code: 'ERR_COMMAND_NOT_FOUND' })
   // A path relative to this program's directory, as everywhere in Node.
   await t.throwsAsync(engine.run({ rootfs: 'no/such/dir' }, ['true']), { code: 'ERR_MOUNT_SOURCE' })
+})
+
+test('so is a field of one, and a value of the wrong kind in it', async (t) => {
+  const { run } = await scene(t)
+  const wrong: [string, unknown, RegExp][] = [
+    ['mounts', [{ type: 'bind', source: '/tmp', target: '/m', readonly: true }], /unknown field 'readonly'/],
+    ['mounts', [{ type: 'bind', source: '/tmp', target: '/m', readOnly: 'true' }], /readOnly: .*boolean/],
+    ['mounts', [{ type: 'tmpfs', target: '/m', sizee: '1m' }], /unknown field 'sizee'/],
+    ['mounts', [null], /null/],
+    ['mounts', ['/a:/b'], /string/],
+    ['io', [{ device: '/dev/null', readbps: '1m' }], /unknown field 'readbps'/],
+    ['io', [null], /null/],
+    ['devices', [{ host: '/dev/null', permission: 'r' }], /unknown field 'permission'/],
+    ['devices', [null], /null/],
+    ['tmpfs', { '/x': 5 }, /\/x: .*number/],
+    ['entrypoint', [1], /number/],
+    ['capAdd', [5], /number/],
+    ['ulimits', { nofile: null }, /nofile: .*null/],
+    ['ulimits', { nofile: { soft: 1, hart: 2 } }, /unknown field 'hart'/],
+    ['labels', { a: 1 }, /number/],
+    ['size', { columns: '80', rows: 24 }, /columns/],
+    ['input', { a: 1 }, /input/],
+    ['shmSize', -1, /negative/],
+  ]
+  for (const [name, value, message] of wrong) {
+    const error = await t.throwsAsync(run(['true'], { [name]: value }), {
+      code: 'ERR_INVALID_OPTION',
+      message,
+    })
+    t.true(error?.message.startsWith(`${name}: `), error?.message)
+  }
+})
+
+test('what is refused for its stdin has not begun', async (t) => {
+  const { run, dir } = await scene(t)
+  const mounts = [{ type: 'bind', source: dir, target: '/m' }] as const
+  for (const options of [
+    { stdio: 'ignore', input: 'x' },
+    { stdio: ['inherit', 'pipe', 'pipe'], input: 'x' },
+  ])
+    await t.throwsAsync(run(['touch', '/m/begun'], { ...options, mounts } as RunOptions), {
+      code: 'ERR_INVALID_OPTION',
+      message: /^input: /,
+    })
+  await run(['true'])
+  t.false(existsSync(join(dir, 'begun')))
 })
 
 test('an option that is unknown is refused by name', async (t) => {

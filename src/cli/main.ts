@@ -37,12 +37,14 @@ async function main(): Promise<number> {
     const draft: GlobalDraft = { help: false, version: false }
     const [word, ...words] = parseWords(globals, process.argv.slice(2), draft)
     const asked = draft.version ? 'version' : word
-    if (draft.help || asked === undefined || asked === 'help') {
+    const [about] = asked === 'help' ? words : []
+    if (draft.help || asked === undefined || (asked === 'help' && about === undefined)) {
       process.stdout.write(await usage())
       return 0
     }
-    const command = commands.find((row) => row.name === asked)
-    if (command === undefined) throw new WordError(`unknown command: caisson ${asked}`)
+    const command = commands.find((row) => row.name === (about ?? asked))
+    if (command === undefined) throw new WordError(`unknown command: caisson ${about ?? asked}`)
+    if (about !== undefined) return await command.act(['--help'], draft.root)
     name = `${asked} `
     return await command.act(words, draft.root)
   } catch (error) {

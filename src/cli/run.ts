@@ -126,6 +126,8 @@ export async function run(words: readonly string[], root: string | undefined): P
   const idFile = draft.cidfile === undefined ? undefined : openIdFile(draft.cidfile)
   const child = engine.run(image, rest.length > 0 ? rest : undefined, options(draft))
   proxySignals(child)
+  // Nobody reads what it writes any more: a program that wrote itself would be killed by SIGPIPE.
+  for (const output of tty ? [process.stdout] : []) output.on('error', () => child.kill('SIGKILL'))
   const leave = tty ? join(child, draft.interactive) : undefined
   try {
     if (idFile !== undefined) {

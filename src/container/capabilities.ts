@@ -1,6 +1,7 @@
 /** Which capabilities a container gets: the default ones, more, fewer. */
 import { capabilities, capabilityNames } from './defaults.ts'
-import { bare, refuse } from './options.ts'
+import { refuse } from '../errors.ts'
+import { bare } from './options.ts'
 import type { RunOptions } from './options.ts'
 import { constant } from './constant.ts'
 

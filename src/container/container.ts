@@ -4,12 +4,11 @@ import type * as Http from 'node:http'
 import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
 import type * as Util from 'node:util'
-import { CaissonError } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import { native } from '../native.ts'
 import { exec } from './exec.ts'
 import type { ExecOptions, Host } from './exec.ts'
-import { refuse } from './options.ts'
-import { milliseconds } from './units.ts'
+import { later, milliseconds } from './units.ts'
 import type { Duration } from './units.ts'
 import { settled } from './process.ts'
 import { streams } from './streams.ts'
@@ -93,7 +92,7 @@ function agentOf(dial: (port: number) => Promise<Socket>): Agent {
 export async function container(shim: ShimConnection, live: Run, main: ProcessPromise): Promise<Container> {
   // Who only holds the container hears of a loss by wait or stop.
   main.catch(() => {})
-  await live.started
+  await settled(live.started)
   // A start that failed rejects here; a command that is over already is a container that ended.
   if (live.isOver) {
     await main.catch((error: unknown) => {
@@ -114,9 +113,9 @@ export async function container(shim: ShimConnection, live: Run, main: ProcessPr
       const most = timeout ?? live.options.stopTimeout
       const ms = most === undefined ? patience : milliseconds('timeout', most)
       main.kill(signal ?? live.stopSignal)
-      const timer = setTimeout(() => main.kill('SIGKILL'), ms)
+      const cancel = later(ms, () => main.kill('SIGKILL'))
       await settled(main)
-      clearTimeout(timer)
+      cancel()
       return main
     },
     exec: ((command: readonly string[], options?: ExecOptions) =>

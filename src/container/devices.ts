@@ -3,7 +3,8 @@ import { statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
 import { idMap } from '../state/ids.ts'
 import type { SpecMount } from './defaults.ts'
-import { bare, refuse } from './options.ts'
+import { refuse } from '../errors.ts'
+import { bare } from './options.ts'
 import type { DeviceOption, RunOptions } from './options.ts'
 
 /** A device's numbers, as st_rdev packs them (gnu_dev_major(3)). */

@@ -4,11 +4,13 @@ import type { Image as ReadyImage } from '../image/unpack.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
+import { rejected } from './begin.ts'
 import type { Container } from './container.ts'
 import { examine } from './doctor.ts'
 import type { Finding } from './doctor.ts'
 import { unpackLayer } from './layers.ts'
-import { bare, refuse } from './options.ts'
+import { refuse } from '../errors.ts'
+import { bare } from './options.ts'
 import type { RunOptions } from './options.ts'
 import type { ProcessPromise } from './process.ts'
 import { run, start } from './run.ts'
@@ -36,6 +38,10 @@ export class Engine {
 
   constructor(given: EngineOptions = {}) {
     const options = bare(given)
+    for (const [name, value] of Object.entries(options)) {
+      if (!['root', 'runRoot', 'cgroupParent'].includes(name)) throw refuse(name, 'unknown option')
+      if (value !== undefined && typeof value !== 'string') throw refuse(name, 'is no path')
+    }
     this.roots = roots(options)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
     this.#images = new Images(this.roots.data, (layer, signal) => unpackLayer(this.#shim, layer, signal))
@@ -61,8 +67,13 @@ export class Engine {
     second?: readonly string[] | RunOptions,
     third?: RunOptions,
   ): ProcessPromise | ProcessPromise<Buffer> {
-    const [command, options] = isWords(second) ? [second, third] : [undefined, third ?? second]
-    const process = run(this.#context, checked(image), command, options ?? {})
+    let process
+    try {
+      const [command, options] = words(second, third)
+      process = run(this.#context, checked(image), command, options)
+    } catch (error) {
+      process = rejected(error)
+    }
     return process as ProcessPromise
   }
 
@@ -75,8 +86,7 @@ export class Engine {
   async start(image: Image, command?: readonly string[], options?: RunOptions): Promise<Container>
   async start(image: Image, options?: RunOptions): Promise<Container>
   async start(image: Image, second?: readonly string[] | RunOptions, third?: RunOptions): Promise<Container> {
-    const [command, options] = isWords(second) ? [second, third] : [undefined, third ?? second]
-    return start(this.#context, checked(image), command, options ?? {})
+    return start(this.#context, checked(image), ...words(second, third))
   }
 
   /** Whether containers run here, and what they lack. It runs one, and never rejects for want of anything. */
@@ -115,16 +125,29 @@ function resolved({ lowers, config }: ReadyImage): Resolved {
   return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, config }
 }
 
-function isWords(value: unknown): value is readonly string[] {
-  if (!Array.isArray(value)) return false
-  if (!value.every((word) => typeof word === 'string')) throw refuse('command', 'is not an array of strings')
-  return true
+function isList(value: unknown): value is readonly string[] {
+  return Array.isArray(value)
+}
+
+/** Command and options of `(command?, options?)`. */
+function words(
+  second: readonly string[] | RunOptions | undefined,
+  third: RunOptions | undefined,
+): [readonly string[] | undefined, RunOptions] {
+  if (second === undefined) return [undefined, third ?? {}]
+  if (typeof second === 'object' && !isList(second)) return [undefined, third ?? second]
+  if (!isList(second) || !second.every((word) => typeof word === 'string'))
+    throw refuse('command', 'is not an array of strings')
+  return [second, third === undefined ? {} : third]
 }
 
 function checked(image: unknown): Image {
   if (typeof image === 'string' && image !== '') return image
-  if (typeof image === 'object' && image !== null && 'rootfs' in image && typeof image.rootfs === 'string')
+  if (typeof image === 'object' && image !== null && 'rootfs' in image && typeof image.rootfs === 'string') {
+    const other = Object.keys(image).find((name) => name !== 'rootfs')
+    if (other !== undefined) throw refuse('image', `unknown field '${other}' beside rootfs`)
     return { rootfs: image.rootfs }
+  }
   throw refuse('image', 'is neither a reference nor { rootfs }')
 }
 

@@ -13,9 +13,10 @@ import {
 import { homedir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import { idMap } from '../state/ids.ts'
+import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
 import type { SpecMount } from './defaults.ts'
-import { refuse } from './options.ts'
+import { refuse } from '../errors.ts'
 import type { RootExtras } from './spec.ts'
 
 /** One overlay of a root file system. */
@@ -118,8 +119,8 @@ function userParts(
 }
 
 /** What stands at the top beside directories: links, as /bin. They are a layer of Caisson's own. */
-function links(roots: Roots): string {
-  const place = join(roots.data, 'machine')
+function links({ data }: Roots): string {
+  const place = join(data, 'machine')
   mkdirSync(place, { recursive: true, mode: 0o755 })
   for (const entry of readdirSync('/', { withFileTypes: true }).filter((one) => one.isSymbolicLink())) {
     const target = readlinkSync(join('/', entry.name))
@@ -139,8 +140,19 @@ function linkAt(path: string): string | undefined {
   }
 }
 
-function machine(roots: Roots): RootFilesystem {
-  const own = [roots.data, roots.run].filter((path) => existsSync(path)).map((path) => realpathSync(path))
+/** The places of state that this program knows: what others run is not a container's to see. */
+const known = new Set<string>()
+
+function ownPlaces(given: Roots): string[] {
+  for (const each of [given, roots({}, {}), roots()])
+    for (const path of [each.data, each.run]) known.add(path)
+  // They will be made at the first start, which is this one.
+  for (const path of [given.data, given.run]) mkdirSync(path, { recursive: true, mode: 0o700 })
+  return [...known].filter((path) => existsSync(path)).map((path) => realpathSync(path))
+}
+
+function machine(given: Roots): RootFilesystem {
+  const own = ownPlaces(given)
   const points = mountPoints().filter((point) => !below(point, own))
   const whole = idMap().kind === 'root'
   const parts = whole
@@ -152,7 +164,7 @@ function machine(roots: Roots): RootFilesystem {
         bound: [],
       }
     : userParts(points, own)
-  const layers = [{ target: '/', lowers: [whole ? '/' : links(roots)] }, ...parts.layers]
+  const layers = [{ target: '/', lowers: [whole ? '/' : links(given)] }, ...parts.layers]
   const agent = process.env.SSH_AUTH_SOCK
   const homes = [...new Set([homedir(), '/root'])]
   const hidden = [
@@ -173,10 +185,10 @@ function machine(roots: Roots): RootFilesystem {
 }
 
 /** The root file system for `{ rootfs }`. */
-export function rootFilesystem(rootfs: string, roots: Roots): RootFilesystem {
+export function rootFilesystem(rootfs: string, given: Roots): RootFilesystem {
   if (typeof rootfs !== 'string' || rootfs === '' || rootfs.includes('\0'))
     throw refuse('rootfs', 'is no path')
   const path = isAbsolute(rootfs) ? resolve(rootfs) : resolve(process.cwd(), rootfs)
-  if (path === '/') return machine(roots)
+  if (path === '/') return machine(given)
   return { layers: [{ target: '/', lowers: [path] }], extras: { mounts: [], maskedPaths: [] } }
 }

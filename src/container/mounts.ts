@@ -2,7 +2,8 @@
 import { engineFiles, shmSize, defaultMounts } from './defaults.ts'
 import type { SpecMount } from './defaults.ts'
 import { idMap } from '../state/ids.ts'
-import { bare, refuse } from './options.ts'
+import { refuse } from '../errors.ts'
+import { bare } from './options.ts'
 import type { MountOption, RunOptions } from './options.ts'
 import { bytes } from './units.ts'
 import { constant } from './constant.ts'
@@ -125,7 +126,9 @@ function arranged(options: RunOptions, rootMounts: readonly SpecMount[]): readon
     source: name,
     options: ['rbind', 'rprivate', ...(readOnly ? ['ro'] : [])],
   }))
-  const size = options.shmSize === undefined ? shmSize : bytes('shmSize', options.shmSize)
+  // Docker's 0 is the default.
+  const size = bytes('shmSize', options.shmSize ?? 0) || shmSize
+  if (size < 0) throw refuse('shmSize', 'is negative')
   const own = [...rootMounts, ...containerMounts(size, options), ...engine]
   return [
     ...own.filter(({ destination }) => !replaced(destination)),

@@ -1,7 +1,8 @@
 /** What `run` can be asked, and what it means: words to plain, checked values. */
 import type { Readable, Writable } from 'node:stream'
-import { CaissonError } from '../errors.ts'
+import { refuse } from '../errors.ts'
 import { signalNumber } from './result.ts'
+import { checkShape, kindOf } from './shapes.ts'
 import { bytes, milliseconds } from './units.ts'
 import type { Duration, Size } from './units.ts'
 
@@ -190,11 +191,6 @@ const known: Record<keyof RunOptions, true> = {
   groups: true,
 }
 
-/** An option that cannot be taken, by name. */
-export function refuse(option: string, message: string): CaissonError {
-  return new CaissonError('ERR_INVALID_OPTION', `${option}: ${message}`, { subject: option })
-}
-
 const kinds: Partial<Record<keyof RunOptions, string>> = {
   env: 'object',
   user: 'string or number',
@@ -236,11 +232,6 @@ const kinds: Partial<Record<keyof RunOptions, string>> = {
   size: 'object',
 }
 
-function kindOf(value: unknown): string {
-  if (Array.isArray(value)) return 'array'
-  return value === null ? 'null' : typeof value
-}
-
 /**
  * A value whose plain objects, however deep, have no prototype: what is read of them is what the caller wrote, not what
  * somebody put on Object.prototype (security.md E8).
@@ -260,6 +251,7 @@ export function bare<T>(value: T): T {
  */
 export function ownOptions(given: RunOptions, names: object = known): RunOptions {
   const options = Object.create(null) as Record<string, unknown>
+  if (kindOf(given) !== 'object') throw refuse('options', `an object is wanted, not ${kindOf(given)}`)
   for (const [name, value] of Object.entries(given)) {
     if (!Object.hasOwn(names, name)) {
       const whole = Object.hasOwn(known, name)
@@ -270,6 +262,7 @@ export function ownOptions(given: RunOptions, names: object = known): RunOptions
     const kind = kindOf(value)
     if (wanted !== undefined && !wanted.split(' or ').includes(kind))
       throw refuse(name, `a value of type ${wanted} is wanted, not ${kind}`)
+    checkShape(name, value)
     options[name] = name === 'seccomp' ? value : bare(value)
   }
   return options
@@ -277,6 +270,9 @@ export function ownOptions(given: RunOptions, names: object = known): RunOptions
 
 /** What is of a command, not of a container: from JavaScript anything can come. */
 export function checkProcess(options: RunOptions): void {
+  const input: unknown = options.input
+  if (input !== undefined && typeof input !== 'string' && !(input instanceof Uint8Array))
+    throw refuse('input', 'is neither a string nor bytes')
   if (options.stopSignal !== undefined && signalNumber(options.stopSignal) === undefined) {
     throw refuse('stopSignal', `'${options.stopSignal}' is no signal`)
   }

@@ -2,10 +2,9 @@
 import { native, toError } from '../native.ts'
 import { idMap } from '../state/ids.ts'
 import type { Native } from '../native.ts'
-import { refuse } from './options.ts'
+import { refuse } from '../errors.ts'
 import type { RunOptions } from './options.ts'
 import { abridged } from './constant.ts'
-import { unlimited } from './resources.ts'
 import type { Spec } from './spec.ts'
 
 type Plan = InstanceType<Native['Plan']>
@@ -45,8 +44,7 @@ export function planOf(spec: Spec, options: RunOptions, exec = false): Plan {
   const key = JSON.stringify([abridged(spec), extras])
   const found = plans.get(key)
   if (found !== undefined) return found
-  const text = JSON.stringify(spec).replaceAll(`"${unlimited}"`, '18446744073709551615')
-  const plan = new (native().addon.Plan)(text, extras)
+  const plan = new (native().addon.Plan)(JSON.stringify(spec), extras)
   if (plan.failure !== null) throw toError(plan.failure)
   if (plans.size >= most) {
     const [oldest] = plans

@@ -1,13 +1,13 @@
 /** One command in a container: a promise of its result, and a live process until then. */
 import { existsSync, readlinkSync } from 'node:fs'
+import { hostname } from 'node:os'
 import type { Writable } from 'node:stream'
 import type { NativeEnd, ShimEvent } from '../native.ts'
-import { CaissonError } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import type { Attached, Capture } from './attached.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
-import { refuse } from './options.ts'
 import type { RunOptions, Times } from './options.ts'
 import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf, usageOf } from './result.ts'
 import type { Cause, Isolation, Moments, Result } from './result.ts'
@@ -17,6 +17,7 @@ import type { Spec } from './spec.ts'
 import { opened } from './stdio.ts'
 import type { Output, Streams } from './stdio.ts'
 import { joinTerminal } from './terminal.ts'
+import { later } from './units.ts'
 
 /** Figures of a running container. */
 export type Stats = ReturnType<typeof statsOf>
@@ -32,7 +33,7 @@ export interface Process {
   readonly stdin: Writable | null
   readonly stdout: Output | null
   readonly stderr: Output | null
-  /** Settles once the command runs, or with it if that is sooner. */
+  /** Resolves once the command runs, or ran; rejects, as the result does, if it could not be started. */
   readonly started: Promise<void>
   /**
    * Sends it a signal. SIGKILL ends all that goes with it: of a main process its container, of an exec its children.
@@ -74,10 +75,11 @@ export class Run {
   #pid: number | undefined
   #isolation: Isolation | undefined
   #over = false
-  #timers: NodeJS.Timeout[] = []
+  #timers: (() => void)[] = []
   #stats: Map<number, { resolve(stats: Stats): void; reject(error: Error): void }> = new Map()
   readonly started: Promise<void>
   #start: () => void = () => {}
+  #startFailed: (error: Error) => void = () => {}
   #onAbort: (() => void) | undefined
   /** Ends what is done before there is a container. */
   #cancel: AbortController | undefined
@@ -103,9 +105,12 @@ export class Run {
     this.#settle = settle
     this.#moments = { called, resolved: called, sent: called }
     this.token = connection.token()
-    this.started = new Promise((resolve) => {
+    this.started = new Promise((resolve, reject) => {
       this.#start = resolve
+      this.#startFailed = reject
     })
+    // The result says it, too.
+    this.started.catch(() => {})
   }
 
   get moments(): Moments {
@@ -128,7 +133,9 @@ export class Run {
 
   /** The container's host name. */
   get hostname(): string {
-    return this.options.hostname ?? this.id.slice(0, 12)
+    if (this.options.hostname !== undefined) return this.options.hostname
+    // Docker's: with the machine's network comes its name.
+    return this.options.network === 'host' ? hostname() : this.id.slice(0, 12)
   }
 
   /** How long the shim lets it run, in ms; 0: for ever. With a stop time this side asks first, and that is the last resort. */
@@ -181,7 +188,7 @@ export class Run {
     const { timeout, stopTimeout } = this.#times
     // Without a stop time the shim itself keeps the time, however busy this thread is.
     if (timeout > 0 && stopTimeout !== undefined) {
-      this.#timers.push(setTimeout(() => this.#stopOrKill('timeout'), timeout))
+      this.#timers.push(later(timeout, () => this.#stopOrKill('timeout')))
     }
     const { signal } = this.options
     if (signal !== undefined) {
@@ -200,6 +207,7 @@ export class Run {
   /** Nothing was started, or nothing will be heard of it. */
   fail(error: Error): void {
     if (this.#over) return
+    this.#startFailed(error)
     this.#finish()
     this.#attached?.destroy()
     this.#settle.reject(error)
@@ -221,7 +229,7 @@ export class Run {
   }
 
   async stats(): Promise<Stats> {
-    await this.started
+    await settled(this.started)
     const shim = this.#shim
     if (this.#over || shim === undefined) throw ended(this.id)
     return new Promise((resolve, reject) => {
@@ -275,7 +283,7 @@ export class Run {
       return
     }
     this.#send(this.stopSignal)
-    this.#timers.push(setTimeout(() => this.#send(9), stopTimeout))
+    this.#timers.push(later(stopTimeout, () => this.#send(9)))
   }
 
   #hear(event: ShimEvent | CaissonError): void {
@@ -324,7 +332,7 @@ export class Run {
     this.#forget()
     if (this.#terminal !== undefined) native().addon.closeDescriptor(this.#terminal)
     this.#terminal = undefined
-    for (const timer of this.#timers) clearTimeout(timer)
+    for (const cancel of this.#timers) cancel()
     if (this.#onAbort !== undefined) this.options.signal?.removeEventListener('abort', this.#onAbort)
     for (const waiting of this.#stats.values()) waiting.reject(ended(this.id))
     this.#start()
@@ -346,7 +354,7 @@ export class Run {
     const result = {
       exitCode: end.signaled ? null : end.status,
       signal: end.signaled ? signalName(end.status) : null,
-      cause: causeOf(end, this.#asked, this.#signals),
+      cause: causeOf(end, this.#asked, this.#signals, this.options.init === true),
       stdout: text(stdout),
       stderr: text(stderr),
       dropped: { stdout: stdout?.dropped ?? 0, stderr: stderr?.dropped ?? 0 },

@@ -1,7 +1,7 @@
 /** Limits: docker's words to the runtime spec's resources. */
 import { availableParallelism, cpus as processors } from 'node:os'
 import { device } from './devices.ts'
-import { refuse } from './options.ts'
+import { refuse } from '../errors.ts'
 import type { RunOptions } from './options.ts'
 import { bytes } from './units.ts'
 import type { Size } from './units.ts'
@@ -114,11 +114,10 @@ export function rlimits(options: RunOptions): object[] {
         `${name}: ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`,
       )
     }
-    // The spec's numbers are u64, of which JSON text from JavaScript holds no maximum: see `unlimited` in plan.ts.
-    const limit = (count: number): number | string => (count === -1 ? unlimited : count)
+    const limit = (count: number): number | object => (count === -1 ? unlimited : count)
     return { type: `RLIMIT_${name.toUpperCase()}`, soft: limit(soft), hard: limit(hard) }
   })
 }
 
-/** Stands for RLIM_INFINITY, 2^64 - 1, which no JavaScript number is; the text of the spec has the digits instead. */
-export const unlimited = '@@RLIM_INFINITY@@'
+/** RLIM_INFINITY, 2^64 - 1, which no JavaScript number is but JSON text can hold. */
+const unlimited = (JSON as unknown as { rawJSON(text: string): object }).rawJSON('18446744073709551615')

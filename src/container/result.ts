@@ -105,9 +105,16 @@ const causes: Record<number, Cause> = { 1: 'timeout', 2: 'aborted', 3: 'killed' 
  * `asked`: what this side did that may have been the cause, before the shim's own knowledge; a signal is one only if the
  * command died of it.
  */
-export function causeOf(end: NativeEnd, asked: Cause | undefined, signals: ReadonlySet<number>): Cause {
+export function causeOf(
+  end: NativeEnd,
+  asked: Cause | undefined,
+  signals: ReadonlySet<number>,
+  init: boolean,
+): Cause {
   const killed = causes[end.killed]
-  if (asked !== undefined && (asked !== 'killed' || (end.signaled && signals.has(end.status)))) return asked
+  // An init of ours ends as its command did, by the exit code that shells give: 128 and the signal.
+  const died = end.signaled ? end.status : init ? end.status - 128 : 0
+  if (asked !== undefined && (asked !== 'killed' || signals.has(died))) return asked
   if (killed !== undefined && end.signaled) return killed
   if (end.oom) return 'oom'
   return end.signaled ? 'signal' : 'exit'

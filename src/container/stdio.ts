@@ -3,9 +3,8 @@ import { fstatSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { CaissonError } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import { native } from '../native.ts'
-import { refuse } from './options.ts'
 import type { RunOptions, StdioOption } from './options.ts'
 import { streams } from './streams.ts'
 
@@ -46,6 +45,7 @@ function each(options: RunOptions): StdioOption[] {
     ? (given as StdioOption[])
     : [given as StdioOption, given as StdioOption, given as StdioOption]
   if (list.length !== 3) throw refuse('stdio', `${list.length} entries; stdin, stdout and stderr are wanted`)
+  if (options.input !== undefined && list[0] !== 'pipe') throw refuse('input', 'stdin is not a pipe')
   return list
 }
 
@@ -185,10 +185,13 @@ export function connect(stdio: Stdio, input: string | Uint8Array | undefined): S
   if (stdin !== null) {
     const { peer } = first ?? {}
     if (peer === 0) process.stdin.pipe(stdin)
-    else if (peer instanceof Readable) peer.pipe(stdin)
-    else if (peer instanceof Uint8Array) stdin.end(peer)
+    else if (peer instanceof Readable) {
+      peer.pipe(stdin)
+      // One that fails has no end that is passed on: the payload would wait for it for ever.
+      peer.once('close', () => stdin.destroy())
+    } else if (peer instanceof Uint8Array) stdin.end(peer)
     else if (input !== undefined) stdin.end(input)
-  } else if (input !== undefined) throw refuse('input', 'stdin is not a pipe')
+  }
   const [stdout = null, stderr = null] = outputs.map(({ ours, peer }) => {
     if (ours === undefined) return null
     const stream = socketOf(ours, { readable: true, writable: false })

@@ -42,7 +42,21 @@ export function milliseconds(name: string, value: Duration): number {
     total += Number(count) * (units[unit] ?? 0)
     return ''
   })
-  if (value === '' || rest !== '')
-    throw invalid(name, value, 'a time like 10s, 1m30s or a number of milliseconds')
+  if (value === '' || rest !== '') throw invalid(name, value, 'a time with units, like 500ms, 10s, 1m30s')
   return total
+}
+
+/** The longest that setTimeout waits; more is no wait at all. */
+const longest = 2 ** 31 - 1
+
+/** Acts after a time, however long. Answers what calls it off. */
+export function later(ms: number, act: () => void): () => void {
+  const wait = Math.min(ms, longest)
+  let cancel: () => void
+  const timer = setTimeout(() => {
+    if (ms > wait) cancel = later(ms - wait, act)
+    else act()
+  }, wait)
+  cancel = () => clearTimeout(timer)
+  return () => cancel()
 }

@@ -7,8 +7,8 @@
  *
  * The last two are answers that can be had again: what cannot be read of them is not there, and they are not synced.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { native } from '../native.ts'
 import type { ImageConfig } from './config.ts'
 import type { Identity } from './layout.ts'
@@ -50,14 +50,23 @@ export function chainIds(diffIds: readonly string[]): readonly string[] {
 
 let serial = 0
 
+/** How old what was written aside is when whoever wrote it is gone, ms. */
+const stale = 60_000
+
+/** A record that cannot be written is an answer that is looked for again. */
 function write(path: string, value: object): void {
-  const aside = `${path}.${process.pid}-${(serial += 1)}`
-  writeFileSync(aside, JSON.stringify({ version, ...value }), { mode: 0o600, flag: 'wx' })
+  const aside = `${path}.${process.pid}-${Date.now()}-${(serial += 1)}`
   try {
+    writeFileSync(aside, JSON.stringify({ version, ...value }), { mode: 0o600, flag: 'wx' })
     renameSync(aside, path)
-  } catch (error) {
+  } catch {
     rmSync(aside, { force: true })
-    throw error
+  }
+  const directory = dirname(path)
+  for (const name of readdirSync(directory).filter((one) => !one.endsWith('.json'))) {
+    const at = join(directory, name)
+    const known = statSync(at, { throwIfNoEntry: false })
+    if (known !== undefined && known.mtimeMs < Date.now() - stale) rmSync(at, { force: true })
   }
 }
 

@@ -1,4 +1,5 @@
 /** Where things live. One value decides all: `--root`, CAISSON_ROOT, or the places that the field uses. */
+import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import { CaissonError } from '../errors.ts'
@@ -29,7 +30,10 @@ export function roots(options: RootOptions = {}, env: NodeJS.ProcessEnv = proces
   if (root !== undefined) return { data: root, run: run ?? join(root, 'run') }
   if (process.geteuid?.() === 0) return { data: '/var/lib/caisson', run: run ?? '/run/caisson' }
   const data = env.XDG_DATA_HOME ?? join(homedir(), '.local/share')
-  const runtime = env.XDG_RUNTIME_DIR ?? `/tmp/caisson-${process.geteuid?.()}`
+  const uid = process.geteuid?.()
+  // Where systemd makes one, it is there without the variable too, as below `su`.
+  const session = `/run/user/${uid}`
+  const runtime = env.XDG_RUNTIME_DIR ?? (existsSync(session) ? session : `/tmp/caisson-${uid}`)
   return { data: join(data, 'caisson'), run: run ?? join(runtime, 'caisson') }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::cgroup;
 use crate::error::{At, Code, Error, Result, Stage};
+use crate::off::off;
 use caisson_sys::{Cwd, Errno, Fd, file, process};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{Mode, mkdirat};
@@ -274,6 +275,13 @@ fn recover_container(bundle: &Path) -> Result<()> {
     {
         if let Some(init) = more.first().and_then(|line| line.strip_prefix("init ")) {
             end(init).at(Stage::UNDO, "init")?;
+        }
+        // What is removed is this container's own, whatever stands there.
+        let id = bundle.file_name().unwrap_or_default();
+        let own = |path: &str| Path::new(path).is_absolute() && Path::new(path).file_name() == Some(id);
+        if (!own(data) || cgroup != NONE && !own(cgroup)) && !off("root_check") {
+            let message = "names what is not this container's";
+            return Err(Error::new(Code::Internal, Stage::UNDO, bundle.to_string_lossy(), message));
         }
         if cgroup != NONE {
             cgroup::destroy(Path::new(cgroup))?;

@@ -20,6 +20,7 @@ pub mod off;
 pub mod plan;
 pub mod rootfs;
 pub mod seccomp;
+pub mod trust;
 pub mod wire;
 
 pub use error::{At, Code, Error, Result, Stage};

@@ -29,6 +29,7 @@
 //! | `keyring` | the session keyring of the container's own (B6) |
 //! | `setsid` | the sessions of shim and payload (B8) |
 //! | `passwd` | the rule that passwd and group are regular files (D12) |
+//! | `root_check` | the check of who may write the roots of state, and that a journal names what is its container's (R1) |
 //! | `install_check` | the check of who may write the executable (E8) |
 
 /// Whether the mitigation `name` was switched off.

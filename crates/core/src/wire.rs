@@ -200,13 +200,20 @@ macro_rules! wire {
 }
 pub(crate) use wire;
 
+/// What a caller gave, or an image, comes back in an error: not more of it than every message has room for.
+fn bounded(text: &str) -> String {
+    const MOST: usize = 1024;
+    let end = (0..=text.len().min(MOST)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    if end < text.len() { format!("{}…", text.get(..end).unwrap_or_default()) } else { text.to_owned() }
+}
+
 impl Wire for Error {
     fn put(&self, out: &mut Vec<u8>) {
         self.code.as_str().to_owned().put(out);
         self.stage.as_str().to_owned().put(out);
         self.errno.put(out);
-        self.subject.put(out);
-        self.message.put(out);
+        bounded(&self.subject).put(out);
+        bounded(&self.message).put(out);
     }
     fn take(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {

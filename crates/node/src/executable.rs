@@ -5,13 +5,12 @@
 //! ordinary user's node_modules would be that user's way to be root. It is opened once; what is checked is what is copied.
 
 use caisson_core::off::off;
-use caisson_core::{At, Code, Error, Result, Stage};
+use caisson_core::{At, Code, Error, Result, Stage, trust};
 use caisson_sys::{Fd, file};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 static SEALED: Mutex<Option<(String, Fd)>> = Mutex::new(None);
@@ -51,37 +50,11 @@ pub(crate) fn sealed(path: &str, javascript: &str) -> Result<Fd> {
 /// The file, and each directory on the way to it: owned by root or by the owner of the package's JavaScript, and for
 /// nobody else to write. A sticky directory may be: what stands in it can be removed by its owner alone.
 fn check_install(installed: &File, path: &str, javascript: &str) -> Result<()> {
-    let trusted = fs::metadata(javascript).at(Stage::SHIM, javascript)?.uid();
-    let unsafe_because = |place: &Path, why: String| {
-        let message = format!(
-            "{} {why}: whoever can change the executable would be root. Install caisson as root, or fix the rights",
-            place.display()
-        );
-        Err(Error::new(Code::UnsafeInstall, Stage::SHIM, path, message))
-    };
-    let check = |place: &Path, known: &Metadata| {
-        const STICKY: u32 = 0o1000;
-        let owner = known.uid();
-        if owner != 0 && owner != trusted {
-            return unsafe_because(place, format!("belongs to user {owner}"));
-        }
-        if known.mode() & STICKY != 0 && known.is_dir() {
-            return Ok(());
-        }
-        // Root's own group, and the group that many systems give each user for himself, are no other people.
-        let own_group = known.gid() == 0 || known.gid() == owner;
-        if known.mode() & 0o002 != 0 || known.mode() & 0o020 != 0 && !own_group {
-            return unsafe_because(
-                place,
-                format!("can be written by others (mode {:o})", known.mode() & 0o7777),
-            );
-        }
-        Ok(())
-    };
+    let owners = [fs::metadata(javascript).at(Stage::SHIM, javascript)?.uid()];
     let real = fs::canonicalize(path).at(Stage::SHIM, path)?;
-    check(&real, &installed.metadata().at(Stage::SHIM, path)?)?;
-    for directory in real.ancestors().skip(1) {
-        check(directory, &fs::metadata(directory).at(Stage::SHIM, directory.to_string_lossy())?)?;
-    }
-    Ok(())
+    let checked = trust::check(&real, &installed.metadata().at(Stage::SHIM, path)?, &owners);
+    checked.and_then(|()| trust::check_way(&real, &owners)).map_err(|error| {
+        let message = format!("{}. Install caisson as root, or fix the rights", error.message);
+        Error { subject: path.to_owned(), message, ..error }
+    })
 }

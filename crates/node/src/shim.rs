@@ -5,21 +5,21 @@
 //! it started ends by the same rule as when the process does.
 
 use crate::held::hold;
+use crate::outbox::Outbox;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
 use crate::start::{STACK, ShimOptions, Started, pair, start};
 use crate::stdio;
 use caisson_core::channel::{self, Exec, Launch, Layer, Layered, Request};
 use caisson_core::wire::Bytes;
-use caisson_core::{At, Code, Error, Result, Stage, journal};
+use caisson_core::{At, Code, Error, Result, Stage, journal, trust};
 use caisson_sys::fd::{Number, duplicate};
-use caisson_sys::{Descriptor, Fd, socket};
+use caisson_sys::{Descriptor, Errno, socket};
 use napi::bindgen_prelude::{AsyncTask, Buffer};
 use napi::{Env, Task};
 use napi_derive::napi;
 use nix::sys::socket::SockType;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// One overlay of a root file system.
 #[napi(object)]
@@ -102,7 +102,7 @@ pub struct UnpackOptions {
 /// A shim and its sockets.
 #[napi]
 pub struct Shim {
-    requests: Arc<Mutex<Option<Fd>>>,
+    requests: Outbox,
     events: i32,
     started: Started,
     /// Where it works.
@@ -120,10 +120,10 @@ impl Shim {
             Ok((requests, events, started)) => (Some(requests), hold(events), started),
             Err(error) => (None, -1, Started::failed(error)),
         };
-        let requests = Arc::new(Mutex::new(requests));
-        let left = (Arc::clone(&requests), Aftermath { started: started.clone(), place: place.clone() });
+        let requests = Outbox::new(requests);
+        let left = (requests.clone(), Aftermath { started: started.clone(), place: place.clone() });
         env.add_env_cleanup_hook(left, |(requests, mut aftermath)| {
-            close(&requests);
+            requests.close();
             // A worker's end is not the process's: somebody must take the shim's end, and nobody here may wait for it.
             if nix::unistd::gettid() != nix::unistd::getpid() {
                 let _ = std::thread::Builder::new().stack_size(STACK).spawn(move || aftermath.run());
@@ -147,7 +147,7 @@ impl Shim {
     /// After the end of its events: waits for the shim's end, and undoes what it left if it did not leave by itself.
     #[napi(catch_unwind)]
     pub fn ended(&self) -> AsyncTask<Aftermath> {
-        close(&self.requests);
+        self.requests.close();
         AsyncTask::new(Aftermath { started: self.started.clone(), place: self.place.clone() })
     }
 
@@ -214,7 +214,7 @@ impl Shim {
     /// Ends the shim and all it holds.
     #[napi(catch_unwind)]
     pub fn close(&self) {
-        close(&self.requests);
+        self.requests.close();
     }
 }
 
@@ -229,6 +229,9 @@ impl Aftermath {
         // Its lock goes with it; before that its journals are its own.
         if let Some(mut child) = self.started.take() {
             let _ = child.wait();
+            if trust::check_root("runRoot", &self.place.run_root).is_err() {
+                return;
+            }
             let left = journal::recover(Path::new(&self.place.run_root));
             // What a container's other users own, the user has rights over in a user namespace alone.
             if !left.is_empty()
@@ -315,15 +318,13 @@ impl Shim {
     }
 
     fn send(&self, request: &Request, descriptors: &[&dyn Descriptor]) -> Result<()> {
-        let socket = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = || {
             let message = "the process that holds the containers is gone";
             let gone = || Error::new(Code::ShimLost, Stage::CHANNEL, "shim", message);
             self.started.failure().unwrap_or_else(gone)
         };
-        let socket = socket.as_ref().ok_or_else(lost)?;
-        channel::send(socket, request, descriptors, false).map_err(|errno| match errno {
-            caisson_sys::Errno::EAGAIN => {
+        self.requests.send(request, descriptors).map_err(|errno| match errno {
+            errno if errno.raw() == nix::errno::Errno::EMFILE as i32 || errno == Errno::EAGAIN => {
                 let message = "too many requests wait for the shim";
                 Error {
                     errno: Some(errno.raw()),
@@ -388,8 +389,4 @@ impl Shim {
         descriptors.extend(stdio.iter().map(|file| file as &dyn Descriptor));
         self.send(request, &descriptors)
     }
-}
-
-fn close(requests: &Mutex<Option<Fd>>) {
-    drop(requests.lock().unwrap_or_else(PoisonError::into_inner).take());
 }

@@ -94,11 +94,15 @@ fn given(number: i32, name: &str) -> Result<Fd> {
     if nix::unistd::isatty(&file).unwrap_or(false) {
         return Err(refuse("is a terminal: those are relayed or made by Caisson, never handed in"));
     }
+    let kind = fstat(&file).at(Stage::TERMINAL, name)?.st_mode & SFlag::S_IFMT.bits();
+    if kind == SFlag::S_IFDIR.bits() {
+        return Err(refuse("is a directory, which would lead out of the container"));
+    }
     let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL).at(Stage::TERMINAL, name)?);
     if !flags.contains(OFlag::O_NONBLOCK) {
         return Ok(file);
     }
-    if fstat(&file).at(Stage::TERMINAL, name)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits() {
+    if kind == SFlag::S_IFSOCK.bits() {
         return Err(refuse("is a non-blocking socket, which cannot be opened anew: use 'pipe'"));
     }
     let path = format!("/proc/self/fd/{number}");

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { resolve } from 'node:path'
 import type { MountOption, Ulimit } from '../../index.ts'
-import { WordError } from './words.ts'
+import { isTrue, WordError } from './words.ts'
 
 /** `K=V`, or `K` for the caller's own value; a name that is unset is left out. */
 export function variable(text: string, env: NodeJS.ProcessEnv): [string, string] | undefined {
@@ -70,6 +70,7 @@ export function volume(text: string): MountOption {
 /** `--mount type=bind,source=…,target=…`. */
 export function mount(text: string): MountOption {
   let type = 'volume'
+  let recursiveReadOnly = false
   const found: Omit<MountOption, 'type'> = { target: '' }
   for (const field of text.split(',')) {
     const at = field.indexOf('=')
@@ -83,22 +84,30 @@ export function mount(text: string): MountOption {
     if (key === 'type') type = needed()
     else if (key === 'source' || key === 'src') found.source = needed()
     else if (['target', 'dst', 'destination'].includes(key)) found.target = needed()
-    else if (key === 'readonly' || key === 'ro')
-      found.readOnly = value === undefined || value === 'true' || value === '1'
+    else if (key === 'readonly' || key === 'ro') found.readOnly = value === undefined || isTrue(value)
     else if (key === 'bind-propagation') {
       const word = needed()
       if (!isPropagation(word)) throw new WordError(`invalid propagation: ${word}`)
       found.propagation = word
     } else if (key === 'bind-recursive') {
       const word = needed()
+      // Docker's writable leaves what is mounted below a read-only mount writable, which is never so here.
+      if (word === 'writable') throw new WordError('bind-recursive=writable is not supported')
       if (word !== 'enabled' && word !== 'disabled' && word !== 'readonly')
         throw new WordError(`invalid value for bind-recursive: ${word}`)
+      recursiveReadOnly = word === 'readonly'
       found.recursive = word !== 'disabled'
     } else if (key === 'tmpfs-size') found.size = needed()
-    else if (key === 'tmpfs-mode') found.mode = Number.parseInt(needed(), 8)
-    else throw new WordError(`unknown option '${key}' in '${field}'`)
+    else if (key === 'tmpfs-mode') {
+      const word = needed()
+      if (!/^[0-7]{1,5}$/.test(word)) throw new WordError(`invalid tmpfs-mode: ${word} is no octal number`)
+      found.mode = Number.parseInt(word, 8)
+    } else throw new WordError(`unknown option '${key}' in '${field}'`)
   }
   if (found.target === '') throw new WordError('target is required')
+  // Docker's word for what read-only is here anyway; of a mount that is not, it says nothing.
+  if (recursiveReadOnly && found.readOnly !== true)
+    throw new WordError("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
   if (type !== 'bind' && type !== 'tmpfs') throw new WordError(`mounts of type ${type} are not supported yet`)
   return { ...found, type }
 }

@@ -97,6 +97,19 @@ function on(name: 'tty' | 'init' | 'readOnly') {
   }
 }
 
+function network(long: string, help: string): Flag<RunDraft> {
+  return {
+    long,
+    value: 'network',
+    help,
+    apply: ({ options }, value) => {
+      if (value !== 'none' && value !== 'host')
+        throw new WordError(`network ${value} is not supported yet: none or host`)
+      options.network = value
+    },
+  }
+}
+
 /** In the order of the help. */
 export const runFlags: readonly Flag<RunDraft>[] = [
   {
@@ -233,16 +246,8 @@ export const runFlags: readonly Flag<RunDraft>[] = [
     apply: (draft, value) => push(draft, 'mounts', mount(value)),
   },
   { long: 'name', value: 'string', help: 'Assign a name to the container', apply: text('name') },
-  {
-    long: 'network',
-    value: 'network',
-    help: 'Connect the container to a network: none (the default) or host',
-    apply: ({ options }, value) => {
-      if (value !== 'none' && value !== 'host')
-        throw new WordError(`network ${value} is not supported yet: none or host`)
-      options.network = value
-    },
-  },
+  network('net', 'The same as --network'),
+  network('network', 'Connect the container to a network: none (the default) or host'),
   {
     long: 'pids-limit',
     value: 'int',
@@ -250,7 +255,13 @@ export const runFlags: readonly Flag<RunDraft>[] = [
     apply: number('pids'),
   },
   { long: 'read-only', help: "Mount the container's root filesystem as read only", apply: on('readOnly') },
-  { long: 'rm', help: 'Remove the container when it exits: so far every one is', apply: () => {} },
+  {
+    long: 'rm',
+    help: 'Remove the container when it exits: so far every one is',
+    apply: (_, value) => {
+      if (!isTrue(value)) throw new WordError('a container that is kept is not supported yet')
+    },
+  },
   {
     long: 'root',
     value: 'dir',
@@ -340,7 +351,7 @@ export const notYet: ReadonlySet<string> = new Set(
     'add-host annotation attach blkio-weight blkio-weight-device cgroup-parent cgroupns cpu-period cpu-quota cpuset-mems ' +
     'detach detach-keys device-cgroup-rule dns dns-option dns-search domainname expose gpus health-cmd health-interval ' +
     'health-retries health-start-period health-timeout ip ip6 ipc isolation kernel-memory label-file link log-driver ' +
-    'log-opt mac-address memory-swappiness net network-alias no-healthcheck oom-kill-disable oom-score-adj pid platform ' +
+    'log-opt mac-address memory-swappiness network-alias no-healthcheck oom-kill-disable oom-score-adj pid platform ' +
     'privileged publish publish-all pull quiet restart runtime sig-proxy storage-opt userns uts volume-driver volumes-from'
   ).split(' '),
 )

@@ -87,6 +87,12 @@ impl Parent {
                 answer => break answer.at(Stage::CGROUP, at())?,
             }
         };
+        const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+        let system = nix::sys::statfs::fstatfs(&fd).at(Stage::CGROUP, at())?;
+        if system.filesystem_type().0 != CGROUP2_SUPER_MAGIC {
+            let message = format!("{} is not in a cgroup2 file system", path.display());
+            return Err(Error::new(Code::InvalidSpec, Stage::CGROUP, "cgroupParent", message));
+        }
         Ok(Self { fd, path: path.to_owned() })
     }
 

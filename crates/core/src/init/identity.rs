@@ -46,6 +46,16 @@ fn number(word: &str, what: &str) -> Result<Option<u32>> {
     }
 }
 
+/// An id that no word gave but a file or a spec. The largest is no id at all: setresuid(2) takes it for none, and leaves
+/// who there was.
+fn checked(id: u32, what: &str) -> Result<u32> {
+    if id <= MAX_ID {
+        return Ok(id);
+    }
+    let message = format!("{what} {id} is not between 0 and {MAX_ID}");
+    Err(Error::new(Code::InvalidSpec, Stage::IDENTITY, "process.user", message))
+}
+
 /// A regular file of the container, links followed inside its root only, bounded, never waited for.
 fn read(root: &Fd, path: &CStr) -> Result<Option<String>> {
     let at = || path.to_string_lossy().into_owned();
@@ -112,7 +122,15 @@ pub(super) fn find(root: &Fd, user: &User) -> Result<Found> {
             let entry = passwd_entry(&passwd, |_, id| id == *uid);
             let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty());
             let home = home.unwrap_or_else(|| "/".to_owned());
-            return Ok(Found { uid: *uid, gid: *gid, groups: groups.clone(), home });
+            for gid in groups {
+                checked(*gid, "gid")?;
+            }
+            return Ok(Found {
+                uid: checked(*uid, "uid")?,
+                gid: checked(*gid, "gid")?,
+                groups: groups.clone(),
+                home,
+            });
         }
         User::Named { words, groups } => (words, groups),
     };
@@ -168,8 +186,11 @@ pub(super) fn find(root: &Fd, user: &User) -> Result<Found> {
             "/etc/group gives the user more than 65536 groups",
         ));
     }
+    for gid in &groups {
+        checked(*gid, "gid")?;
+    }
     let home = if entry.home.is_empty() { "/".to_owned() } else { entry.home };
-    Ok(Found { uid: entry.uid, gid, groups, home })
+    Ok(Found { uid: checked(entry.uid, "uid")?, gid, groups, home })
 }
 
 impl Found {

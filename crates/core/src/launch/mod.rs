@@ -16,7 +16,7 @@ use crate::journal::{self, Intent, Place};
 use crate::off::off;
 use crate::plan::LaunchPlan;
 use caisson_sys::process::{self, Fork};
-use caisson_sys::{Fd, bpf, file, shared, socket};
+use caisson_sys::{Fd, bpf, fd, file, identity, shared, socket};
 pub use join::Joining;
 
 use namespaces::MountNamespaces;
@@ -87,6 +87,8 @@ pub struct Running {
     pub made: Made,
     /// Its new namespaces, as clone's flags.
     pub namespaces: u64,
+    /// Whether its first process is an init of ours, which says by its exit code how the command ended.
+    pub supervised: bool,
     /// When what happened, so far.
     pub stamps: Stamps,
 }
@@ -176,7 +178,7 @@ impl Launcher {
             cgroup: None,
         };
         let stamps = Stamps { taken, ..Stamps::default() };
-        let new = plan.namespaces;
+        let (new, supervised) = (plan.namespaces, plan.supervise);
         self.next_moment = (self.next_moment + 1) % shared::WORDS;
         let executing = self.moments.get(self.next_moment).unwrap_or(&self.moments[0]);
         executing.store(0, Ordering::Relaxed);
@@ -191,7 +193,18 @@ impl Launcher {
                     ..Isolation::default()
                 });
                 let token = launch.token;
-                Ok(Running { token, pid, pidfd, report, isolation, executing, made, namespaces: new, stamps })
+                Ok(Running {
+                    token,
+                    pid,
+                    pidfd,
+                    report,
+                    isolation,
+                    executing,
+                    made,
+                    namespaces: new,
+                    supervised,
+                    stamps,
+                })
             }
             Err(error) => {
                 self.undo_all(&made);
@@ -314,8 +327,14 @@ impl Launcher {
         }
         // Many files are a walk that would keep every other container waiting.
         if !uppers::remove_empty(made) && !journal::remove_small(&made.data, &mut { SMALL_TREE })? {
+            let shim = std::process::id();
             return match process::fork(0, None).at(Stage::UNDO, "clone3")? {
-                Fork::Child => caisson_sys::exit(i32::from(journal::remove(&made.data).is_err())),
+                Fork::Child => {
+                    // Nobody takes it for the shim by what it would keep open, and it does not outlive it.
+                    let alone = fd::close_from(3).and_then(|()| identity::set_parent_death_signal(9));
+                    let gone = alone.is_err() || process::parent() != shim;
+                    caisson_sys::exit(i32::from(gone || journal::remove(&made.data).is_err()))
+                }
                 Fork::Parent { pidfd, .. } => Ok(Undo::Removing(pidfd)),
             };
         }

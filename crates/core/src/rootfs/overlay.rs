@@ -4,7 +4,7 @@
 use crate::error::{At, Error, Result, Stage};
 use caisson_sys::file::{open, openat2};
 use caisson_sys::{Cwd, Errno, Fd, mount};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -85,13 +85,24 @@ fn configure(
     upper: Option<(&Path, &Path)>,
     userxattr: bool,
 ) -> Result<(), Failure> {
+    let directory = |key: &CStr, at: &Path| -> Result<(), Failure> {
+        let name = path(at)?;
+        if name.count_bytes() <= MAX_VALUE {
+            return Ok(context.string(key, &name)?);
+        }
+        // The kernel looks it up at once.
+        let open = openat2(Cwd, &name, open::PATH | open::DIRECTORY, 0, 0);
+        let open = open.at(Stage::SOURCE, at.to_string_lossy())?;
+        let short = format!("/proc/self/fd/{}", caisson_sys::Descriptor::raw(&open));
+        Ok(context.string(key, &path(Path::new(&short))?)?)
+    };
     for lower in lowers {
-        context.string(c"lowerdir+", &path(lower)?)?;
+        directory(c"lowerdir+", lower)?;
     }
     // One lower and no upper is no overlay: the kernel wants two.
     if let Some((upper, work)) = upper {
-        context.string(c"upperdir", &path(upper)?)?;
-        context.string(c"workdir", &path(work)?)?;
+        directory(c"upperdir", upper)?;
+        directory(c"workdir", work)?;
         context.flag(c"volatile")?;
     }
     Ok(plain(context, userxattr)?)

@@ -54,6 +54,7 @@ pub(super) struct Command {
     /// The terminal's master, and where it is sent.
     terminal: Option<Fd>,
     terminal_to: Option<Fd>,
+    supervised: bool,
     pub(super) killed: u8,
     deadline: Option<u64>,
     end: Option<End>,
@@ -73,6 +74,8 @@ pub(super) struct Birth {
     pub(super) isolation: Isolation,
     pub(super) timeout_ms: u64,
     pub(super) terminal_to: Option<Fd>,
+    /// Whether its process is an init of ours, which ends as the command did: 128 and the signal.
+    pub(super) supervised: bool,
 }
 
 /// It is gone, and said nothing.
@@ -83,8 +86,18 @@ pub(super) fn unready() -> Error {
 
 impl Command {
     pub(super) fn new(birth: Birth) -> Self {
-        let Birth { token, pid, pidfd, report, executing, stamps, isolation, timeout_ms, terminal_to } =
-            birth;
+        let Birth {
+            token,
+            pid,
+            pidfd,
+            report,
+            executing,
+            stamps,
+            isolation,
+            timeout_ms,
+            terminal_to,
+            supervised,
+        } = birth;
         let deadline =
             (timeout_ms != 0).then(|| stamps.taken.saturating_add(timeout_ms.saturating_mul(1_000_000)));
         Self {
@@ -101,6 +114,7 @@ impl Command {
             isolation,
             terminal: None,
             terminal_to,
+            supervised,
             killed: CAUSE_NONE,
             deadline,
             end: None,
@@ -211,12 +225,13 @@ impl Command {
 
     /// How it ended.
     pub(super) fn over_with(&mut self, end: End, (usage, oom_kills): (Usage, u64)) {
+        let by_kill = end.signaled && end.status == 9 || self.supervised && end.status == 128 + 9;
         self.end = Some(end);
         self.ended = Ended {
             status: end.status,
             signaled: end.signaled,
             killed: self.killed,
-            oom: end.signaled && end.status == 9 && oom_kills > 0,
+            oom: by_kill && oom_kills > 0,
             usage,
             rusage: (end.user_us, (end.system_us, end.max_rss_kib)),
             ..Ended::default()

@@ -30,15 +30,26 @@ pub(super) struct Container {
 impl Container {
     /// Reads what its parent can see of it, while init is at work.
     pub(super) fn new(running: Running, timeout_ms: u64, terminal_to: Option<Fd>) -> Self {
-        let Running { token, pid, pidfd, report, executing, isolation, made, namespaces, stamps } = running;
+        let Running { token, pid, pidfd, report, executing, isolation, made, namespaces, supervised, stamps } =
+            running;
         let mut isolation = isolation.unwrap_or_default();
         if let Some(group) = &made.cgroup {
             isolation.cgroup = group.path.to_string_lossy().into_owned();
             isolation.limits = stats::limits_held(&group.whole, &LIMITS);
         }
         let executing = Some(executing);
-        let birth =
-            Birth { token, pid, pidfd, report, executing, stamps, isolation, timeout_ms, terminal_to };
+        let birth = Birth {
+            token,
+            pid,
+            pidfd,
+            report,
+            executing,
+            stamps,
+            isolation,
+            timeout_ms,
+            terminal_to,
+            supervised,
+        };
         Self { command: Command::new(birth), made, namespaces, undoing: Undoing::NotYet }
     }
 

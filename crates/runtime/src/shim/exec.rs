@@ -79,6 +79,7 @@ impl Exec {
             isolation,
             timeout_ms: wanted.timeout_ms,
             terminal_to,
+            supervised: false,
         };
         Ok(Self {
             command: Command::new(birth),

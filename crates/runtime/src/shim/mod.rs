@@ -16,6 +16,7 @@ use caisson_core::journal;
 use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
 use caisson_core::layers::Store;
 use caisson_core::off::off;
+use caisson_core::trust;
 use caisson_core::{Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, identity, process};
@@ -87,6 +88,11 @@ fn serve() -> Result<()> {
     // An owner that has gone since may have removed its roots: they are not made again.
     if !hello.recover && owner::is_gone(REQUESTS) {
         return Ok(());
+    }
+    trust::check_root("runRoot", &hello.run_root)?;
+    trust::check_root("root", &hello.data_root)?;
+    if hello.cgroup_parent.as_ref().is_some_and(|path| path.contains(['\n', '\0'])) {
+        return Err(Error::invalid("cgroupParent", "holds a line break"));
     }
     if let Some(ids) = &hello.ids {
         // Its maps are written through files that an undumpable process does not own.
