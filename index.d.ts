@@ -26,6 +26,15 @@ export declare class Shim {
    * it cannot be started its events end, or there are none, and `failure` says why.
    */
   constructor(options: ShimOptions)
+  /**
+   * Comes to the shim of another program of the same user, by the path that it listens at. The first event is
+   * `welcome`. Without `events` nobody is there, and `failure` says so.
+   */
+  static connect(path: string): Shim
+  /** Asks for the containers that run; the events are `listed`, and `done`. */
+  list(token: number): Failure | null
+  /** Waits for the end of a container; the event is `done`. */
+  wait(token: number, container: number): Failure | null
   /** Why the shim could not be started; waits until that is known. */
   get failure(): Failure | null
   /** The stream of its events: a descriptor that is held, or -1. Its end is the shim's. */
@@ -159,6 +168,8 @@ export interface LaunchOptions {
   ownStdio: number
   /** Whether it is not to start without a cgroup of its own. */
   grouped: boolean
+  /** What other programs of the same user are told of it: any text. */
+  about: string
   /** Milliseconds after which it is killed; 0: never. */
   timeoutMs: number
 }
@@ -220,6 +231,16 @@ export interface NativeIsolation {
   limits: Array<Pair>
   /** The path of the container's cgroup. */
   cgroup: string
+}
+
+/** A container that runs. */
+export interface NativeListed {
+  /** Its number at its shim. */
+  container: number
+  /** Its id. */
+  id: string
+  /** What its owner says of it. */
+  about: string
 }
 
 /** Figures of a container's cgroup; absent where the kernel's file is absent. Numbers are exact to 2^53. */
@@ -301,7 +322,7 @@ export declare function sha256(bytes: Uint8Array): string
 /** What a shim says. */
 export interface ShimEvent {
   /** What it is. */
-  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed'
+  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed' | 'welcome' | 'listed' | 'done'
   /** The run it is about; 0: the shim itself. */
   token: number
   /** `started`: the main process's id. */
@@ -316,6 +337,8 @@ export interface ShimEvent {
   request?: number
   /** `stats`: the figures, if the container still runs. */
   usage?: NativeUsage
+  /** `listed`: a container; `pid` and `isolation` are its own, too. */
+  listed?: NativeListed
 }
 
 /** Where a shim works. */

@@ -24,6 +24,7 @@ export type ErrorCode =
   | 'ERR_INVALID_IMAGE'
   | 'ERR_COMMAND_FAILED'
   | 'ERR_NOT_RUNNING'
+  | 'ERR_CONTAINER_NOT_FOUND'
 
 /** What a {@link CaissonError} says beside its message. */
 export interface ErrorDetails {

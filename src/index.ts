@@ -5,6 +5,7 @@ import type { Engine } from './container/engine.ts'
 export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
 export type { Container, StopOptions } from './container/container.ts'
+export type { ContainerInfo, Containers, RunningContainer } from './container/containers.ts'
 export type { Finding } from './container/doctor.ts'
 export type { ExecOptions } from './container/exec.ts'
 export type {

@@ -70,7 +70,7 @@ test('so is a field of one, and a value of the wrong kind in it', async (t) => {
       code: 'ERR_INVALID_OPTION',
       message,
     })
-    t.true(error?.message.startsWith(`${name}: `), error?.message)
+    t.true(error.message.startsWith(`${name}: `), error.message)
   }
 })
 

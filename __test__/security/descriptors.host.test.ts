@@ -43,6 +43,28 @@ row('A2', 'descriptors of the host that the caller holds', async (t) => {
   t.false(stdout.includes('outside'), stdout)
 })
 
+row('A2', 'nor does another command get one, or a way out by its working directory', async (t) => {
+  const { root, dir } = await scene(t)
+  writeFileSync(join(dir, 'outside'), '')
+  const body = `
+    const held = await engine.start({ rootfs: ${JSON.stringify(rootfs)} }, ['sleep', '600'])
+    console.log((await held.exec(['sh', '-c', 'ls /proc/self/fd; ls -l /proc/self/fd'])).stdout)
+    for (const n of [...Array(30).keys(), 240, 241, 250, 251, 252, 253, 254, 255]) {
+      const seen = await held.exec(['sh', '-c', 'stat . >/dev/null && pwd && ls'], { workdir: '/proc/self/fd/' + n }).then(
+        (result) => result.stdout, (error) => 'refused ' + error.message)
+      console.log(n, JSON.stringify(seen))
+    }
+  `
+  const shell = 'exec 240</ 241</etc 251<"$2" 252</run; exec "$0" --input-type=module-typescript -e "$1"'
+  const { stdout, stderr } = spawnSync('bash', ['-c', shell, process.execPath, program(root, body), dir], {
+    encoding: 'utf8',
+  })
+  t.regex(stdout, /^0\n1\n2\n3\n/, stderr)
+  t.false(/ -> \/(etc|run)?\n/.test(stdout), stdout)
+  const lines = stdout.trim().split('\n').slice(-38)
+  for (const line of lines) t.regex(line, /^\d+ "refused cwd: /, line)
+})
+
 row(
   'A2',
   'the shim holds none either',

@@ -3,14 +3,18 @@
  *   probe with-key NAME COMMAND...  in a session keyring of its own that holds a key NAME
  *   probe find-key NAME             whether the session keyring has it
  *   probe push                      TIOCSTI, TIOCSCTTY and TIOCLINUX on stdin, stdout, stderr and /dev/tty
+ *   probe watch SECONDS             what can be seen of processes that are on their way to a command: a line each,
+ *                                   `saw` and how many at the end
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { JOIN = 1, SEARCH = 10, SESSION = -3 };
@@ -24,7 +28,69 @@ static int push(const char *name, int fd) {
   return 0;
 }
 
+/* Whether a process is called so, now. */
+static int is_called(int pid, const char *name) {
+  char path[64], comm[32] = "";
+  snprintf(path, sizeof path, "/proc/%d/comm", pid);
+  int fd = open(path, O_RDONLY);
+  if (fd < 0) return 0;
+  ssize_t length = read(fd, comm, sizeof comm - 1);
+  close(fd);
+  return length > 0 && !strncmp(comm, name, strlen(name));
+}
+
+static void look(int pid, const char *what, const char *name) {
+  char path[64], target[512];
+  snprintf(path, sizeof path, "/proc/%d/%s", pid, what);
+  ssize_t length = readlink(path, target, sizeof target - 1);
+  int fd = length < 0 ? open(path, what[0] == 'm' ? O_RDWR : O_RDONLY) : -1;
+  ssize_t first = fd >= 0 ? pread(fd, target, 1, 0x400000) : -1;
+  if (fd >= 0) close(fd);
+  /* Still the same afterwards: what was seen was seen of it. */
+  if ((length < 0 && fd < 0) || !is_called(pid, name)) return;
+  if (length >= 0) printf("%s -> %.*s\n", what, (int)length, target);
+  else if (what[0] != 'm' || first == 1) printf("%s opened\n", what);
+}
+
+static void rights(int pid, const char *name) {
+  char path[64], text[4096];
+  snprintf(path, sizeof path, "/proc/%d/status", pid);
+  int fd = open(path, O_RDONLY);
+  if (fd < 0) return;
+  ssize_t length = read(fd, text, sizeof text - 1);
+  close(fd);
+  if (length <= 0 || !is_called(pid, name)) return;
+  text[length] = 0;
+  const char *keys[] = {"CapPrm:", "CapEff:", "CapBnd:"};
+  for (int i = 0; i < 3; i++) {
+    char *at = strstr(text, keys[i]);
+    if (at) printf("%.24s\n", at);
+  }
+}
+
+static int watch(int seconds) {
+  const char *name = "caisson-exec", *things[] = {"exe", "cwd", "root", "mem", "environ", "fd/3", "fd/4", "fd/5"};
+  long seen = 0;
+  int next = getpid() + 1;
+  for (time_t end = time(NULL) + seconds; time(NULL) < end;)
+    for (int pid = next; pid < next + 24; pid++) {
+      if (!is_called(pid, name)) {
+        char path[32];
+        snprintf(path, sizeof path, "/proc/%d", pid);
+        if (pid == next && access(path, F_OK) == 0) next++;
+        continue;
+      }
+      seen++;
+      for (unsigned i = 0; i < sizeof things / sizeof *things; i++) look(pid, things[i], name);
+      rights(pid, name);
+      if (pid >= next) next = pid + 1;
+    }
+  printf("saw %ld\n", seen);
+  return 0;
+}
+
 int main(int argc, char **argv) {
+  if (argc == 3 && !strcmp(argv[1], "watch")) return watch(atoi(argv[2]));
   if (argc > 3 && !strcmp(argv[1], "with-key")) {
     if (syscall(SYS_keyctl, JOIN, NULL) < 0) return perror("join"), 1;
     if (syscall(SYS_add_key, "user", argv[2], "secret", 6, SESSION) < 0) return perror("add_key"), 1;

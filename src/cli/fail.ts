@@ -16,5 +16,6 @@ export function fail(error: unknown, command: string): number {
   }
   process.stderr.write(`caisson: ${line}${error.code === 'ERR_INVALID_OPTION' ? more : ''}\n`)
   if (error.code === 'ERR_COMMAND_NOT_FOUND') return 127
-  return error.code === 'ERR_COMMAND_NOT_EXECUTABLE' ? 126 : 125
+  if (error.code === 'ERR_COMMAND_NOT_EXECUTABLE') return 126
+  return error.code === 'ERR_CONTAINER_NOT_FOUND' || error.code === 'ERR_NOT_RUNNING' ? 1 : 125
 }

@@ -26,16 +26,21 @@ export const formatFlag: readonly Flag<FormatDraft>[] = [
   },
 ]
 
+function fieldOf(within: unknown, name: string): unknown {
+  const fields = typeof within === 'object' && within !== null ? (within as Record<string, unknown>) : {}
+  const key = Object.keys(fields).find((known) => known.toLowerCase() === name.toLowerCase())
+  if (key === undefined) throw new WordError(`template: there is no field ${name}`)
+  return fields[key]
+}
+
 /** Facts in the form asked for. A field that is not there is an error that names it. */
 export function format(facts: Record<string, unknown>, form: string): string {
   if (form === 'json') return `${JSON.stringify(facts)}\n`
   const text = form.replaceAll(
-    /\{\{\s*(json )?\.([A-Za-z0-9]*)\s*\}\}/g,
+    /\{\{\s*(json )?\.([A-Za-z0-9.]*)\s*\}\}/g,
     (_, json: string | undefined, name: string) => {
       if (name === '') return JSON.stringify(facts)
-      const key = Object.keys(facts).find((known) => known.toLowerCase() === name.toLowerCase())
-      if (key === undefined) throw new WordError(`template: there is no field ${name}`)
-      const value = facts[key]
+      const value = name.split('.').reduce<unknown>((within, part) => fieldOf(within, part), facts)
       return json === undefined && typeof value === 'string' ? value : JSON.stringify(value)
     },
   )

@@ -11,6 +11,11 @@ export function windowSize(): { columns: number; rows: number } | undefined {
 export function join(child: ProcessPromise, interactive: boolean): () => void {
   const { stdin, stdout } = process
   child.stdout?.pipe(stdout, { end: false })
+  // Nobody takes what it writes any more: a program of this machine's would be killed by SIGPIPE.
+  stdout.on('error', () => {
+    child.stdout?.resume()
+    child.kill('SIGKILL')
+  })
   const resize = (): void => {
     const size = windowSize()
     if (size !== undefined) child.resize(size)

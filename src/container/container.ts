@@ -1,17 +1,13 @@
 /** A running container that ends with the block, or the program, that holds it. */
-import { createRequire } from 'node:module'
-import type * as Http from 'node:http'
 import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
-import type * as Util from 'node:util'
-import { CaissonError, refuse } from '../errors.ts'
-import { native } from '../native.ts'
+import { CaissonError } from '../errors.ts'
+import { agentOf, connectTo } from './dial.ts'
 import { exec } from './exec.ts'
 import type { ExecOptions, Host } from './exec.ts'
 import { later, milliseconds } from './units.ts'
 import type { Duration } from './units.ts'
 import { settled } from './process.ts'
-import { streams } from './streams.ts'
 import type { ProcessPromise, Run, Stats } from './process.ts'
 import type { Isolation, Result } from './result.ts'
 import type { ShimConnection } from './shim.ts'
@@ -63,31 +59,6 @@ export interface Container {
 /** Docker's. */
 const patience = 10_000
 
-async function connect(live: Run, port: number): Promise<Socket> {
-  if (!Number.isInteger(port) || port < 1 || port > 65_535)
-    throw refuse('port', `'${String(port)}' is not between 1 and 65535`)
-  const fd = await live.dial(port)
-  const { Socket: Stream } = streams()
-  const socket = new Stream({ fd, readable: true, writable: true })
-  native().addon.releaseDescriptor(fd)
-  return socket
-}
-
-function agentOf(dial: (port: number) => Promise<Socket>): Agent {
-  // Loaded by who asks for one.
-  const require = createRequire(import.meta.url)
-  const { Agent: Base } = require('node:http') as typeof Http
-  const { callbackify } = require('node:util') as typeof Util
-  const agent = new Base()
-  const called = callbackify(dial)
-  // Answered by the callback; Node takes no promise.
-  agent.createConnection = (options, callback) => {
-    called(Number(options.port), (error, socket) => callback?.(error, socket))
-    return undefined
-  }
-  return agent
-}
-
 /** Gives the container once its command runs. */
 export async function container(shim: ShimConnection, live: Run, main: ProcessPromise): Promise<Container> {
   // Who only holds the container hears of a loss by wait or stop.
@@ -99,7 +70,7 @@ export async function container(shim: ShimConnection, live: Run, main: ProcessPr
       if (!(error instanceof CaissonError && error.code === 'ERR_COMMAND_FAILED')) throw error
     })
   }
-  const dial = async (port: number): Promise<Socket> => connect(live, port)
+  const dial = async (port: number): Promise<Socket> => connectTo(async (inside) => live.dial(inside), port)
   return {
     id: main.id,
     name: main.name,

@@ -6,6 +6,7 @@ import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
 import { rejected } from './begin.ts'
 import type { Container } from './container.ts'
+import { Containers } from './containers.ts'
 import { examine } from './doctor.ts'
 import type { Finding } from './doctor.ts'
 import { unpackLayer } from './layers.ts'
@@ -33,6 +34,8 @@ export type BufferOptions = RunOptions & { encoding: 'buffer' }
 /** Containers of one state root. */
 export class Engine {
   readonly roots: Roots
+  /** The containers that run in this engine's roots, whichever program of this user started them. */
+  readonly containers: Containers
   readonly #shim: ShimConnection
   readonly #images: Images
 
@@ -43,6 +46,7 @@ export class Engine {
       if (value !== undefined && typeof value !== 'string') throw refuse(name, 'is no path')
     }
     this.roots = roots(options)
+    this.containers = new Containers(this.roots.run)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
     this.#images = new Images(this.roots.data, (layer, signal) => unpackLayer(this.#shim, layer, signal))
   }

@@ -11,7 +11,7 @@ import type { ProcessPromise } from './process.ts'
 import { rlimits } from './resources.ts'
 import { now } from './result.ts'
 import type { Result } from './result.ts'
-import type { ShimConnection } from './shim.ts'
+import type { Connection } from './shim.ts'
 import { environment, user, wellFormed, workdir } from './spec.ts'
 import type { Spec } from './spec.ts'
 
@@ -49,9 +49,9 @@ export interface Host {
   id: string
   token: number
   hostname: string
-  spec: Spec
   /** How it was started: what an exec has no words of its own for. */
-  options: RunOptions
+  spec: Pick<Spec, 'ociVersion' | 'process' | 'root'>
+  options: Pick<RunOptions, 'name' | 'labels' | 'seccomp' | 'groups' | 'env'>
   isOver: boolean
 }
 
@@ -93,7 +93,7 @@ function compose(command: readonly string[], options: RunOptions, host: Host): S
 
 /** Starts a command in a container. */
 export function exec(
-  connection: ShimConnection,
+  connection: Connection,
   host: Host,
   command: readonly string[],
   given: ExecOptions,

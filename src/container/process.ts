@@ -11,10 +11,10 @@ import type { Native } from '../native.ts'
 import type { RunOptions, Times } from './options.ts'
 import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf, usageOf } from './result.ts'
 import type { Cause, Isolation, Moments, Result } from './result.ts'
+import { dialInto } from './dial.ts'
 import { failureOf } from './shim.ts'
-import type { ShimConnection } from './shim.ts'
+import type { Connection } from './shim.ts'
 import type { Spec } from './spec.ts'
-import { opened } from './stdio.ts'
 import type { Output, Streams } from './stdio.ts'
 import { joinTerminal } from './terminal.ts'
 import { later } from './units.ts'
@@ -61,7 +61,7 @@ export class Run {
   readonly id: string
   readonly options: RunOptions
   readonly token: number
-  readonly #connection: ShimConnection
+  readonly #connection: Connection
   #forget: () => void = () => {}
   readonly #times: Times
   readonly #settle: Settle
@@ -91,7 +91,7 @@ export class Run {
   #terminal: number | undefined
 
   constructor(
-    connection: ShimConnection,
+    connection: Connection,
     id: string,
     options: RunOptions,
     times: Times,
@@ -242,29 +242,9 @@ export class Run {
 
   /** Connects to a port of the container's loopback: a descriptor that is held. */
   async dial(port: number): Promise<number> {
-    await this.started
-    const shim = this.#shim
-    if (this.#over || shim === undefined) throw ended(this.id)
-    const { addon } = native()
-    const [theirs = -1, ours = -1] = opened(() => addon.wayBack())
-    const token = this.#connection.token()
-    try {
-      return await new Promise((resolve, reject) => {
-        const { forget } = this.#connection.get(token, (event) => {
-          forget()
-          if (event instanceof Error) reject(event)
-          else if (event.kind === 'dialed') resolve(addon.receiveDescriptor(ours))
-          else reject(failureOf(event))
-        })
-        const failure = shim.dial(token, this.token, port, theirs)
-        if (failure === null) return
-        forget()
-        reject(toError(failure))
-      })
-    } finally {
-      addon.closeDescriptor(theirs)
-      addon.closeDescriptor(ours)
-    }
+    await settled(this.started)
+    if (this.#over) throw ended(this.id)
+    return dialInto(this.#connection, this.token, port)
   }
 
   #send(signal: number): void {
@@ -312,6 +292,9 @@ export class Run {
         break
       case 'dialed':
       case 'unpacked':
+      case 'welcome':
+      case 'listed':
+      case 'done':
         break
       case 'failed':
         this.fail(failureOf(event))
@@ -385,7 +368,7 @@ function killedEarly(id: string): CaissonError {
 let own: Record<string, string> | undefined
 
 /** The namespaces of this process, to say which a container shares. */
-function ownNamespaces(): Record<string, string> {
+export function ownNamespaces(): Record<string, string> {
   own ??= Object.fromEntries(
     ['cgroup', 'ipc', 'mount', 'network', 'pid', 'time', 'user', 'uts'].flatMap((name) => {
       const path = `/proc/self/ns/${name === 'mount' ? 'mnt' : name === 'network' ? 'net' : name}`

@@ -152,11 +152,13 @@ export function statsOf(usage: NativeUsage): {
   cpu: { user: number | undefined; system: number | undefined }
   memory: { current: number | undefined; peak: number | undefined }
   pids: { current: number | undefined }
+  io: { read: number | undefined; written: number | undefined }
 } {
   return {
     cpu: { user: ms(usage.userUs), system: ms(usage.systemUs) },
     memory: { current: usage.memory, peak: usage.memoryPeak },
     pids: { current: usage.pids },
+    io: { read: usage.ioRead, written: usage.ioWritten },
   }
 }
 

@@ -10,6 +10,7 @@ import type { Container } from './container.ts'
 import { hosts } from './defaults.ts'
 import { rootFilesystem } from './machine.ts'
 import type { RootFilesystem } from './machine.ts'
+import { aboutOf } from './about.ts'
 import { reach, rejected, withStdio } from './begin.ts'
 import { checkProcess, ownOptions, times } from './options.ts'
 import type { RunOptions } from './options.ts'
@@ -152,14 +153,14 @@ async function begin(
   context.shim.start()
   await withStdio(live, (stdio, attach) => {
     const found = typeof image === 'string' ? context.find(image) : directory(image, context.roots)
-    if (found !== undefined) sendLaunch(live, command, found, stdio)
+    if (found !== undefined) sendLaunch(live, image, command, found, stdio)
     if (found !== undefined || typeof image !== 'string') return undefined
     // Its streams can be asked for before the wait.
     attach()
     return (async () => {
       const resolved = await context.prepare(image, live.cancellation())
       live.throwIfCancelled()
-      sendLaunch(live, command, resolved, stdio)
+      sendLaunch(live, image, command, resolved, stdio)
     })()
   })
 }
@@ -167,6 +168,7 @@ async function begin(
 /** Composes, compiles, sends. */
 function sendLaunch(
   live: Run,
+  image: Image,
   command: readonly string[] | undefined,
   resolved: Resolved,
   stdio: Stdio,
@@ -188,6 +190,7 @@ function sendLaunch(
     ownStdio: stdio.own,
     grouped: options.minIsolation === 'full',
     timeoutMs: live.timeoutMs,
+    about: aboutOf(image, live, spec),
   }
   let failure = live.shim().launch(plan, message)
   // It has ended since: nobody took the message, so the next one may.

@@ -9,13 +9,21 @@ import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
 import { streams } from './streams.ts'
 
-type NativeShim = InstanceType<Native['Shim']>
+export type NativeShim = InstanceType<Native['Shim']>
 
 /** Hears what the shim says about one run, or why nothing will be heard any more. */
 export type Listener = (event: ShimEvent | CaissonError) => void
 
+/** A way to a shim, for what is asked of it. */
+export interface Connection {
+  /** A number for something new. */
+  token(): number
+  /** The shim, with `listener` for what it says about `token`; see {@link ShimConnection.get}. */
+  get(token: number, listener: Listener, lost?: NativeShim): { shim: NativeShim; forget: () => void }
+}
+
 /** A shim and its stream of events. */
-class Connected {
+export class Connected {
   readonly shim: NativeShim
   readonly listeners: Map<number, Listener> = new Map()
   #stream: Socket | undefined
@@ -26,6 +34,8 @@ class Connected {
   #closing = false
   /** Settles once its process is gone, and all that it held. */
   readonly gone: Promise<void>
+  /** Hears where the numbers begin of who is no owner. */
+  welcome: ((base: number) => void) | undefined
   readonly #left: () => void
 
   constructor(shim: NativeShim, lost: (connected: Connected, failure: CaissonError | undefined) => void) {
@@ -52,7 +62,7 @@ class Connected {
     native().addon.releaseDescriptor(this.shim.events)
     this.#stream.on('error', () => {})
     this.#stream.once('close', () => this.#lost(this, this.#failure))
-    if (this.listeners.size === 0 && !this.#closing) this.#stream.unref()
+    if (this.listeners.size === 0 && !this.#closing && this.welcome === undefined) this.#stream.unref()
   }
 
   listen(token: number, listener: Listener): void {
@@ -87,7 +97,10 @@ class Connected {
     for (const event of events) {
       // Token 0 is the shim itself: it could not begin.
       if (event.token === 0) this.#failure = failureOf(event)
-      else this.listeners.get(event.token)?.(event)
+      else if (event.kind === 'welcome') {
+        this.welcome?.(event.token)
+        if (this.listeners.size === 0) this.#stream?.unref()
+      } else (this.listeners.get(event.token) ?? this.listeners.get(event.request ?? -1))?.(event)
     }
     if (failure !== undefined) {
       this.#failure = toError(failure)
@@ -98,7 +111,7 @@ class Connected {
 }
 
 /** The shims of one engine: one at a time, a new one after a loss. */
-export class ShimConnection {
+export class ShimConnection implements Connection {
   readonly #roots: Roots
   readonly #cgroupParent: string | undefined
   #connected: Connected | undefined

@@ -31,6 +31,40 @@ wire! {
 }
 
 wire! {
+    /// The first message of another program of the same user. Descriptor: the stream that its events go to. The answer is
+    /// [`Event::Welcome`]. All that an owner can ask it can, but to start containers and to unpack layers; the containers
+    /// that it asks about are the owner's, its commands are its own and end with it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Attach {
+        /// Of whom: so that nothing else is taken for it.
+        pub version: String,
+    }
+}
+
+/// The version of [`Attach`]: both ends are of one build, or do not talk.
+pub const ATTACH: &str = concat!("caisson ", env!("CARGO_PKG_VERSION"), " 1");
+
+/// How many numbers each program has for what it asks; those of the n-th begin at n times this. The owner is the first.
+pub const TOKENS: u64 = 1 << 32;
+
+wire! {
+    /// A container, for other programs.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Listed {
+        /// Its number.
+        pub container: u64,
+        /// Its id.
+        pub id: String,
+        /// Its first process.
+        pub pid: u32,
+        /// As in [`Launch`].
+        pub about: String,
+        /// What is in force.
+        pub isolation: Isolation,
+    }
+}
+
+wire! {
     /// One overlay of a root file system: at `/` first, then the machine's other file systems at their places.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Layered {
@@ -60,6 +94,8 @@ wire! {
         pub own_stdio: u8,
         /// Without a cgroup of its own it is not started.
         pub grouped: bool,
+        /// What the owner says of it to other programs of the same user: text that the shim keeps and does not read.
+        pub about: String,
         /// Milliseconds after which everything is killed; 0: never.
         pub timeout_ms: u64,
     }
@@ -144,6 +180,10 @@ wire! {
         7 Dial { token: u64, container: u64, port: u16 },
         /// Starts another command in a container; what comes of it are the events of a start and an end.
         8 Exec { exec: Exec },
+        /// Asks for the containers that run; the answers are [`Event::Listed`], and [`Event::Done`].
+        9 List { token: u64 },
+        /// Waits for the end of a container; the answer is [`Event::Done`], at once if it is not there.
+        10 Wait { token: u64, container: u64 },
     }
 }
 
@@ -213,6 +253,12 @@ wire! {
         4 Unpacked { token: u64 },
         /// A connection was sent.
         5 Dialed { token: u64 },
+        /// Another program may ask: its numbers begin at this.
+        6 Welcome { token: u64 },
+        /// One container, as asked.
+        7 Listed { token: u64, listed: Listed },
+        /// That was all.
+        8 Done { token: u64 },
     }
 }
 
@@ -264,6 +310,41 @@ wire! {
         2 Born { pid: u32 },
         /// That process is about to execute the command, at this moment of CLOCK_MONOTONIC, nanoseconds.
         3 Executing { at: u64 },
+    }
+}
+
+impl Request {
+    /// The number that the answer will have: one of who asks.
+    #[must_use]
+    pub const fn own(&self) -> Option<u64> {
+        match self {
+            Self::Launch { launch } => Some(launch.token),
+            Self::Exec { exec } => Some(exec.token),
+            Self::Unpack { layer } => Some(layer.token),
+            Self::Stats { request: token, .. }
+            | Self::Dial { token, .. }
+            | Self::List { token }
+            | Self::Wait { token, .. } => Some(*token),
+            Self::Signal { .. } | Self::Kill { .. } | Self::Resize { .. } | Self::Cancel { .. } => None,
+        }
+    }
+}
+
+impl Event {
+    /// The number of who hears it: its own question's, where it is an answer.
+    #[must_use]
+    pub const fn about(&self) -> u64 {
+        match self {
+            Self::Started { token, .. }
+            | Self::Failed { token, .. }
+            | Self::Ended { token, .. }
+            | Self::Unpacked { token }
+            | Self::Dialed { token }
+            | Self::Welcome { token }
+            | Self::Listed { token, .. }
+            | Self::Done { token } => *token,
+            Self::Stats { request, .. } => *request,
+        }
     }
 }
 

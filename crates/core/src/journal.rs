@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 const SHIMS: &str = "shims";
 const LOCK: &str = "lock";
+/// Where a shim listens for other programs of the same user.
+pub const SOCKET: &str = "socket";
 const JOURNAL: &str = "journal";
 /// Where a journal would name a cgroup.
 const NONE: &str = "-";
@@ -166,8 +168,30 @@ impl Place {
         remove(&self.path.join(id))
     }
 
+    /// Listens on a path beside the directory, which only this user can reach (security.md E1). By a short way: a socket's
+    /// address has room for 107 bytes (unix(7)).
+    ///
+    /// # Errors
+    /// As bind(2), listen(2).
+    pub fn listen(&self) -> Result<Fd> {
+        use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+        let stage = Stage::JOURNAL;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).at(stage, SOCKET)?;
+        let shims = directory(self.path.parent().unwrap_or(&self.path))?;
+        let name = self.path.with_extension(SOCKET);
+        let name = name.file_name().unwrap_or_default();
+        let short =
+            Path::new("/proc/self/fd").join(caisson_sys::Descriptor::raw(&shims).to_string()).join(name);
+        let address = UnixAddr::new(&short).at(stage, SOCKET)?;
+        bind(std::os::fd::AsRawFd::as_raw_fd(&listener), &address).at(stage, SOCKET)?;
+        listen(&listener, Backlog::new(128).at(stage, SOCKET)?).at(stage, SOCKET)?;
+        Ok(listener.into())
+    }
+
     /// Removes the shim's own directory, if no container is left in it.
     pub fn leave(&self) {
+        let _ = fs::remove_file(self.path.with_extension(SOCKET));
         if fs::remove_dir(&self.path).is_ok() {
             let _ = fs::remove_file(self.path.with_extension(LOCK));
         }
@@ -236,6 +260,7 @@ pub fn recover(run_root: &Path) -> Vec<Error> {
         }
         let opened = fs::OpenOptions::new().read(true).write(true).open(&path);
         let Ok(Some(held)) = opened.and_then(lock) else { continue };
+        let _ = fs::remove_file(path.with_extension(SOCKET));
         if let Err(error) = recover_shim(&path.with_extension("")) {
             failures.push(error);
         } else {

@@ -2,7 +2,7 @@
 
 use caisson_core::Error;
 use caisson_core::cgroup::stats::Usage;
-use caisson_core::channel::{Ended, Event, Isolation, Stamps};
+use caisson_core::channel::{Ended, Event, Isolation, Listed, Stamps};
 use napi_derive::napi;
 use std::fmt::Write;
 
@@ -199,7 +199,9 @@ impl From<Ended> for NativeEnd {
 #[derive(Clone, Debug)]
 pub struct ShimEvent {
     /// What it is.
-    #[napi(ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed'")]
+    #[napi(
+        ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed' | 'welcome' | 'listed' | 'done'"
+    )]
     pub kind: String,
     /// The run it is about; 0: the shim itself.
     pub token: f64,
@@ -215,6 +217,20 @@ pub struct ShimEvent {
     pub request: Option<f64>,
     /// `stats`: the figures, if the container still runs.
     pub usage: Option<NativeUsage>,
+    /// `listed`: a container; `pid` and `isolation` are its own, too.
+    pub listed: Option<NativeListed>,
+}
+
+/// A container that runs.
+#[napi(object)]
+#[derive(Clone, Debug)]
+pub struct NativeListed {
+    /// Its number at its shim.
+    pub container: f64,
+    /// Its id.
+    pub id: String,
+    /// What its owner says of it.
+    pub about: String,
 }
 
 impl ShimEvent {
@@ -229,6 +245,7 @@ impl ShimEvent {
             end: None,
             request: None,
             usage: None,
+            listed: None,
         }
     }
 
@@ -242,6 +259,18 @@ impl ShimEvent {
             }
             Event::Unpacked { token } => Self::new("unpacked", token),
             Event::Dialed { token } => Self::new("dialed", token),
+            Event::Welcome { token } => Self::new("welcome", token),
+            Event::Done { token } => Self::new("done", token),
+            Event::Listed { token, listed } => {
+                let Listed { container, id, pid, about, isolation } = listed;
+                let listed = NativeListed { container: container as f64, id, about };
+                Self {
+                    listed: Some(listed),
+                    pid: Some(pid),
+                    isolation: Some(isolation.into()),
+                    ..Self::new("listed", token)
+                }
+            }
             Event::Ended { token, end } => Self { end: Some(end.into()), ..Self::new("ended", token) },
             Event::Stats { token, request, usage } => Self {
                 request: Some(request as f64),

@@ -10,15 +10,17 @@ use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
 use crate::start::{STACK, ShimOptions, Started, pair, start};
 use crate::stdio;
-use caisson_core::channel::{self, Exec, Launch, Layer, Layered, Request};
+use caisson_core::channel::{self, ATTACH, Attach, Exec, Launch, Layer, Layered, Request};
 use caisson_core::wire::Bytes;
 use caisson_core::{At, Code, Error, Result, Stage, journal, trust};
 use caisson_sys::fd::{Number, duplicate};
-use caisson_sys::{Descriptor, Errno, socket};
+use caisson_sys::{Cwd, Descriptor, Errno, Fd, file, socket};
 use napi::bindgen_prelude::{AsyncTask, Buffer};
 use napi::{Env, Task};
 use napi_derive::napi;
-use nix::sys::socket::SockType;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket as new_socket};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// One overlay of a root file system.
@@ -59,6 +61,8 @@ pub struct LaunchOptions {
     pub own_stdio: u32,
     /// Whether it is not to start without a cgroup of its own.
     pub grouped: bool,
+    /// What other programs of the same user are told of it: any text.
+    pub about: String,
     /// Milliseconds after which it is killed; 0: never.
     pub timeout_ms: f64,
 }
@@ -105,8 +109,8 @@ pub struct Shim {
     requests: Outbox,
     events: i32,
     started: Started,
-    /// Where it works.
-    place: ShimOptions,
+    /// Where it works; none: it is another program's.
+    place: Option<ShimOptions>,
 }
 
 #[napi]
@@ -121,6 +125,7 @@ impl Shim {
             Err(error) => (None, -1, Started::failed(error)),
         };
         let requests = Outbox::new(requests);
+        let place = Some(place);
         let left = (requests.clone(), Aftermath { started: started.clone(), place: place.clone() });
         env.add_env_cleanup_hook(left, |(requests, mut aftermath)| {
             requests.close();
@@ -130,6 +135,29 @@ impl Shim {
             }
         })?;
         Ok(Self { requests, events, started, place })
+    }
+
+    /// Comes to the shim of another program of the same user, by the path that it listens at. The first event is
+    /// `welcome`. Without `events` nobody is there, and `failure` says so.
+    #[napi(factory, catch_unwind)]
+    pub fn connect(path: String) -> Self {
+        let (requests, events, started) = match attach(&path) {
+            Ok((requests, events)) => (Some(requests), hold(events), Started::elsewhere()),
+            Err(error) => (None, -1, Started::failed(error)),
+        };
+        Self { requests: Outbox::new(requests), events, started, place: None }
+    }
+
+    /// Asks for the containers that run; the events are `listed`, and `done`.
+    #[napi(catch_unwind)]
+    pub fn list(&self, token: f64) -> Option<Failure> {
+        self.ask(&Request::List { token: token as u64 })
+    }
+
+    /// Waits for the end of a container; the event is `done`.
+    #[napi(catch_unwind)]
+    pub fn wait(&self, token: f64, container: f64) -> Option<Failure> {
+        self.ask(&Request::Wait { token: token as u64, container: container as u64 })
     }
 
     /// Why the shim could not be started; waits until that is known.
@@ -218,25 +246,44 @@ impl Shim {
     }
 }
 
+/// The two sockets of one who is no owner. By a short way: a socket's address has room for 107 bytes (unix(7)).
+fn attach(path: &str) -> Result<(Fd, Fd)> {
+    let stage = Stage::SHIM;
+    let name = std::ffi::CString::new(path).map_err(|_| Error::invalid("path", "holds a NUL byte"))?;
+    let place = file::openat2(Cwd, &name, file::open::PATH, 0, 0).at(stage, path)?;
+    let address = UnixAddr::new(format!("/proc/self/fd/{}", place.raw()).as_str()).at(stage, path)?;
+    // Not to wait for one that is stopped.
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let requests = new_socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).at(stage, path)?;
+    connect(requests.as_raw_fd(), &address).at(stage, path)?;
+    // What has no room waits on a thread (outbox.rs).
+    fcntl(&requests, FcntlArg::F_SETFL(OFlag::empty())).at(stage, path)?;
+    let (events, theirs) = pair(SockType::Stream)?;
+    let requests = Fd::from(requests);
+    let attach = Attach { version: ATTACH.to_owned() };
+    channel::send(&requests, &attach, &[&theirs], false).at(stage, path)?;
+    Ok((requests, events))
+}
+
 /// What is done on another thread once a shim has ended.
 pub struct Aftermath {
     started: Started,
-    place: ShimOptions,
+    place: Option<ShimOptions>,
 }
 
 impl Aftermath {
     fn run(&mut self) {
         // Its lock goes with it; before that its journals are its own.
-        if let Some(mut child) = self.started.take() {
+        if let (Some(mut child), Some(place)) = (self.started.take(), &self.place) {
             let _ = child.wait();
-            if trust::check_root("runRoot", &self.place.run_root).is_err() {
+            if trust::check_root("runRoot", &place.run_root).is_err() {
                 return;
             }
-            let left = journal::recover(Path::new(&self.place.run_root));
+            let left = journal::recover(Path::new(&place.run_root));
             // What a container's other users own, the user has rights over in a user namespace alone.
             if !left.is_empty()
-                && self.place.ids.is_some()
-                && let Ok((_requests, _events, started)) = start(self.place.clone(), true)
+                && place.ids.is_some()
+                && let Ok((_requests, _events, started)) = start(place.clone(), true)
                 && let Some(mut child) = started.take()
             {
                 let _ = child.wait();
@@ -360,6 +407,7 @@ impl Shim {
             own_stdio,
             grouped: options.grouped,
             timeout_ms: options.timeout_ms as u64,
+            about: options.about,
         };
         self.send_with(&Request::Launch { launch }, plan, &options.stdio, own_stdio)
     }

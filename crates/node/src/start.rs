@@ -75,6 +75,11 @@ impl Started {
         Self(Arc::new(Mutex::new(Start::Over(Err(error)))))
     }
 
+    /// One that another program has.
+    pub(crate) fn elsewhere() -> Self {
+        Self(Arc::new(Mutex::new(Start::Over(Ok(None)))))
+    }
+
     /// Why there is no process; waits until that is known.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.outcome(|outcome| outcome.as_ref().err().cloned())

@@ -87,6 +87,10 @@ pub struct Running {
     pub made: Made,
     /// Its new namespaces, as clone's flags.
     pub namespaces: u64,
+    /// Its id.
+    pub id: String,
+    /// What the owner says of it.
+    pub about: String,
     /// Whether its first process is an init of ours, which says by its exit code how the command ended.
     pub supervised: bool,
     /// When what happened, so far.
@@ -156,6 +160,14 @@ impl Launcher {
         self.ids.as_ref()
     }
 
+    /// Where other programs of the same user come in.
+    ///
+    /// # Errors
+    /// As [`Place::listen`].
+    pub fn listen(&self) -> Result<Fd> {
+        self.place.listen()
+    }
+
     /// The id map of this process and its containers, as in /proc/self/uid_map.
     #[must_use]
     pub fn uid_map(&self) -> &str {
@@ -202,6 +214,8 @@ impl Launcher {
                     executing,
                     made,
                     namespaces: new,
+                    id: launch.id.clone(),
+                    about: launch.about.clone(),
                     supervised,
                     stamps,
                 })

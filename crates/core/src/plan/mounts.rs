@@ -248,9 +248,9 @@ fn filesystem(mount: &Mount, options: Options, namespaces: u64, field: &str) -> 
         let source = c_string(&format!("{field}.source"), &source.to_string_lossy())?;
         data.push((c_string(field, "source")?, Some(source)));
     }
-    Ok(Filesystem {
-        kind: c_string(field, kind)?,
-        options: data,
-        attributes: change.set | change.set_recursive,
-    })
+    let mut attributes = change.set | change.set_recursive;
+    if *kind == "cgroup2" && off("cgroup_ro") {
+        attributes &= !attr::RDONLY;
+    }
+    Ok(Filesystem { kind: c_string(field, kind)?, options: data, attributes })
 }

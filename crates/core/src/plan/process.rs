@@ -3,6 +3,7 @@
 use super::compile::c_string;
 use super::{Extras, LaunchPlan, Step, User};
 use crate::error::{Error, Result};
+use crate::off::off;
 use crate::seccomp::Filter;
 use crate::wire::Bytes;
 use oci_spec::runtime::{Capabilities, PosixRlimitType, Process};
@@ -177,6 +178,10 @@ pub(super) fn identity(
         Ok(Step::Filter { program: Bytes(filter.program), flags: filter.flags })
     };
     let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
+    let appears_first = moment == Moment::Exec && off("early");
+    if appears_first {
+        steps.push(Step::Appear {});
+    }
     steps.push(Step::LimitBounding { keep });
     if let Some(filter) = early {
         if moment == Moment::Exec {
@@ -189,7 +194,7 @@ pub(super) fn identity(
     if no_new_privileges {
         steps.push(Step::NoNewPrivileges {});
     }
-    if moment == Moment::Exec {
+    if moment == Moment::Exec && !appears_first {
         steps.push(Step::Appear {});
     }
     if let Some(filter) = late {

@@ -2,7 +2,7 @@
 
 use super::command::{Birth, Command, LIMITS};
 use caisson_core::cgroup::stats::{self, Usage};
-use caisson_core::channel::{Ended, Event};
+use caisson_core::channel::{Ended, Event, Listed};
 use caisson_core::clock;
 use caisson_core::launch::{Launcher, Made, Running, Undo};
 use caisson_core::{Code, Error, Stage};
@@ -24,14 +24,16 @@ pub(super) struct Container {
     pub(super) made: Made,
     /// Which namespaces are its own, as clone's flags.
     pub(super) namespaces: u64,
+    id: String,
+    about: String,
     undoing: Undoing,
 }
 
 impl Container {
     /// Reads what its parent can see of it, while init is at work.
     pub(super) fn new(running: Running, timeout_ms: u64, terminal_to: Option<Fd>) -> Self {
-        let Running { token, pid, pidfd, report, executing, isolation, made, namespaces, supervised, stamps } =
-            running;
+        let Running { token, pid, pidfd, report, executing, isolation, made, namespaces, .. } = running;
+        let Running { id, about, supervised, stamps, .. } = running;
         let mut isolation = isolation.unwrap_or_default();
         if let Some(group) = &made.cgroup {
             isolation.cgroup = group.path.to_string_lossy().into_owned();
@@ -50,7 +52,7 @@ impl Container {
             terminal_to,
             supervised,
         };
-        Self { command: Command::new(birth), made, namespaces, undoing: Undoing::NotYet }
+        Self { command: Command::new(birth), made, namespaces, id, about, undoing: Undoing::NotYet }
     }
 
     /// Kills everything in it. The first cause stands.
@@ -63,6 +65,17 @@ impl Container {
             Some(group) => group.kill(),
             None => process::send_signal(&self.command.pidfd, 9),
         };
+    }
+
+    /// For other programs.
+    pub(super) fn listed(&self) -> Listed {
+        Listed {
+            container: self.command.token,
+            id: self.id.clone(),
+            pid: self.command.pid,
+            about: self.about.clone(),
+            isolation: self.command.isolation.clone(),
+        }
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {

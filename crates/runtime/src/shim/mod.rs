@@ -6,14 +6,16 @@ mod command;
 mod container;
 mod dial;
 mod exec;
-mod owner;
+mod peer;
+mod peers;
+mod request;
 mod tree;
 mod unpack;
 
-use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Exec as Wanted, Hello, Launch, Request};
+use caisson_core::channel::{self, CAUSE_TIMEOUT, Event, Hello};
 use caisson_core::clock;
 use caisson_core::journal;
-use caisson_core::launch::{LAUNCH_DESCRIPTORS, Launcher};
+use caisson_core::launch::Launcher;
 use caisson_core::layers::Store;
 use caisson_core::off::off;
 use caisson_core::trust;
@@ -24,7 +26,8 @@ use container::Container;
 use dial::Dialer;
 use exec::Exec;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use owner::Owner;
+use peer::Peer;
+use request::not_running;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,15 +37,20 @@ use unpack::{Outcome, Unpacker};
 const REQUESTS: Number = Number(0);
 /// Where events go: a stream, as standard output.
 const EVENTS: Number = Number(1);
-/// What an epoll event is about: the owner, or a number times [`KINDS`] plus one of the rest.
-const FROM_OWNER: u64 = u64::MAX;
-const TO_OWNER: u64 = u64::MAX - 1;
+/// The owner's number among the peers.
+const OWNER: u64 = 0;
+/// What an epoll event is about: a number times [`KINDS`] plus one of these.
 const PROCESS: u64 = 0;
 const REPORT: u64 = 1;
 const REMOVER: u64 = 2;
 const UNPACKER: u64 = 3;
 const DIALER: u64 = 4;
-const KINDS: u64 = 8;
+/// From here on it is a peer's number.
+const FROM_PEER: u64 = 5;
+const TO_PEER: u64 = 6;
+const ARRIVED: u64 = 7;
+const LISTENER: u64 = 8;
+const KINDS: u64 = 16;
 
 /// How long a busy cgroup is asked again before it is left to the journal.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -86,7 +94,7 @@ fn serve() -> Result<()> {
     let mut room = vec![0u8; channel::MAX_MESSAGE];
     let Some((hello, _)) = channel::receive::<Hello>(REQUESTS, &mut room, true)? else { return Ok(()) };
     // An owner that has gone since may have removed its roots: they are not made again.
-    if !hello.recover && owner::is_gone(REQUESTS) {
+    if !hello.recover && peer::is_gone(REQUESTS) {
         return Ok(());
     }
     trust::check_root("runRoot", &hello.run_root)?;
@@ -106,7 +114,7 @@ fn serve() -> Result<()> {
     let launcher = Launcher::prepare(&hello)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
     let epoll = epoll.map_err(|errno| failed("epoll")(Errno::from_raw(errno as i32)))?;
-    let owner = Owner::take().map_err(failed("socket"))?;
+    let owner = Peer::take().map_err(failed("socket"))?;
     let mut shim = Shim {
         epoll,
         launcher,
@@ -115,18 +123,17 @@ fn serve() -> Result<()> {
         unpackers: BTreeMap::new(),
         dialers: BTreeMap::new(),
         data_root: PathBuf::from(&hello.data_root),
-        owner: Some(owner),
+        peers: BTreeMap::new(),
+        listener: None,
+        arrived: BTreeMap::new(),
+        last_peer: OWNER,
+        waiting: Vec::new(),
         room,
     };
-    if let Some(owner) = &shim.owner {
-        shim.watch(&owner.requests, EpollFlags::EPOLLIN, FROM_OWNER)?;
-        // Edge-triggered: told when it closes, and when there is room again after there was none.
-        shim.watch(
-            &owner.events,
-            EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET,
-            TO_OWNER,
-        )?;
-    }
+    shim.add_peer(OWNER, owner)?;
+    let listener = shim.launcher.listen()?;
+    shim.watch(&listener, EpollFlags::EPOLLIN, LISTENER)?;
+    shim.listener = Some(listener);
     if Store::open(&shim.data_root)?.is_unclean() {
         shim.clean(0, None);
     }
@@ -140,20 +147,6 @@ fn end_of_reports(token: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLRDHUP, token * KINDS + REPORT)
 }
 
-fn not_running() -> Error {
-    Error::new(Code::NotRunning, Stage::CLONE, "container", "is not running")
-}
-
-/// Plan, stdio, and instead of stdio where a terminal goes.
-fn given(descriptors: Vec<Fd>) -> Result<(Fd, Vec<Fd>, Option<Fd>)> {
-    let mut descriptors = descriptors.into_iter();
-    let missing = || Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "launch", "has no plan");
-    let plan = descriptors.next().ok_or_else(missing)?;
-    let mut stdio: Vec<Fd> = descriptors.take(LAUNCH_DESCRIPTORS - 1).collect();
-    let terminal = if stdio.len() == 1 { stdio.pop() } else { None };
-    Ok((plan, stdio, terminal))
-}
-
 struct Shim {
     epoll: Epoll,
     launcher: Launcher,
@@ -165,8 +158,14 @@ struct Shim {
     /// Connections on their way.
     dialers: BTreeMap<u64, Dialer>,
     data_root: PathBuf,
-    /// Its sockets; none once it is gone.
-    owner: Option<Owner>,
+    /// Who asks and is told, by number; without the owner it ends.
+    peers: BTreeMap<u64, Peer>,
+    /// Where other programs of the same user come in, and those that have not said yet who they are.
+    listener: Option<Fd>,
+    arrived: BTreeMap<u64, Fd>,
+    last_peer: u64,
+    /// Who waits for the end of which container: its number, and that of the answer.
+    waiting: Vec<(u64, u64)>,
     room: Vec<u8>,
 }
 
@@ -178,7 +177,7 @@ impl Shim {
 
     fn work(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        while self.owner.is_some()
+        while !self.is_left()
             || !self.containers.is_empty()
             || !self.execs.is_empty()
             || !self.unpackers.is_empty()
@@ -189,7 +188,7 @@ impl Shim {
                 Ok(count) => count,
             };
             // Ends before requests: a container that is over makes room first.
-            for event in events.iter().take(count).filter(|event| event.data() < TO_OWNER) {
+            for event in events.iter().take(count).filter(|event| event.data() % KINDS < FROM_PEER) {
                 match (event.data() / KINDS, event.data() % KINDS) {
                     (token, UNPACKER) => self.hear_unpacker(token),
                     (token, DIALER) => self.hear_dialer(token),
@@ -198,160 +197,21 @@ impl Shim {
                 }
             }
             for event in events.iter().take(count) {
-                match event.data() {
-                    FROM_OWNER => self.hear_owner(),
-                    TO_OWNER if event.events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) => {
-                        self.owner_is_gone();
+                match (event.data() / KINDS, event.data() % KINDS) {
+                    (peer, FROM_PEER) => self.hear_peer(peer),
+                    (peer, TO_PEER)
+                        if event.events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) =>
+                    {
+                        self.peer_is_gone(peer);
                     }
-                    TO_OWNER => self.flush(),
+                    (peer, TO_PEER) => self.flush(peer),
+                    (peer, ARRIVED) => self.hear_arrived(peer),
+                    (_, LISTENER) => self.hear_listener(),
                     _ => {}
                 }
             }
             self.look_at_clock();
         }
-        Ok(())
-    }
-
-    /// Tells the owner. What it has no room for waits here: a busy owner does not hold us, and misses nothing.
-    fn tell(&mut self, event: &Event) {
-        if let Some(owner) = &mut self.owner {
-            channel::frame(event, &mut owner.unsent);
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        if self.owner.as_mut().is_some_and(|owner| owner.flush().is_err()) {
-            self.owner_is_gone();
-        }
-    }
-
-    fn owner_is_gone(&mut self) {
-        if let Some(owner) = self.owner.take() {
-            let _ = self.epoll.delete(&owner.requests);
-            let _ = self.epoll.delete(&owner.events);
-        }
-        for container in self.containers.values_mut() {
-            container.kill(channel::CAUSE_ABORTED);
-        }
-        for exec in self.execs.values_mut() {
-            exec.kill(channel::CAUSE_ABORTED);
-        }
-        self.unpackers.values_mut().for_each(Unpacker::cancel);
-    }
-
-    fn hear_owner(&mut self) {
-        // Bounded, so that a flood of requests does not keep ends waiting.
-        for _ in 0..16 {
-            let Some(owner) = &self.owner else { return };
-            match channel::receive::<Request>(&owner.requests, &mut self.room, false) {
-                Ok(Some((request, descriptors))) => self.request(request, descriptors),
-                Ok(None) => return self.owner_is_gone(),
-                Err(error) if error.errno == Some(Errno::EAGAIN.raw()) => return,
-                Err(_) => return self.owner_is_gone(),
-            }
-        }
-    }
-
-    fn request(&mut self, request: Request, descriptors: Vec<Fd>) {
-        match request {
-            Request::Launch { launch } => {
-                let started = self.launch(&launch, descriptors);
-                self.tell_failure(launch.token, started);
-            }
-            Request::Exec { exec } => {
-                let started = self.exec(&exec, descriptors);
-                self.tell_failure(exec.token, started);
-            }
-            Request::Signal { token, signal } => {
-                if let Some(container) = self.containers.get(&token) {
-                    let _ = process::send_signal(&container.command.pidfd, signal);
-                } else if let Some(exec) = self.execs.get(&token) {
-                    exec.signal(signal);
-                }
-            }
-            Request::Kill { token, cause } => {
-                if let Some(container) = self.containers.get_mut(&token) {
-                    container.kill(cause);
-                } else if let Some(exec) = self.execs.get_mut(&token) {
-                    exec.kill(cause);
-                }
-            }
-            Request::Resize { token, columns, rows } => {
-                let container = self.containers.get(&token).map(|container| &container.command);
-                if let Some(command) = container.or(self.execs.get(&token).map(|exec| &exec.command)) {
-                    command.resize(columns, rows);
-                }
-            }
-            Request::Stats { token, request } => {
-                let usage = self.containers.get(&token).and_then(Container::usage);
-                let usage = usage.or_else(|| self.execs.get(&token).and_then(Exec::usage));
-                self.tell(&Event::Stats { token, request, usage });
-            }
-            Request::Unpack { layer } => {
-                let started = match descriptors.first() {
-                    Some(blob) => Unpacker::start(&self.data_root, blob, &layer, self.launcher.ids()),
-                    None => Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "layer", "has no blob")),
-                };
-                let held = started.and_then(|unpacker| self.hold(layer.token, unpacker));
-                self.tell_failure(layer.token, held);
-            }
-            Request::Dial { token, container, port } => {
-                let dialed = self.dial(token, container, port, descriptors.first());
-                self.tell_failure(token, dialed);
-            }
-            Request::Cancel { token } => {
-                if let Some(unpacker) = self.unpackers.get_mut(&token) {
-                    unpacker.cancel();
-                }
-            }
-        }
-    }
-
-    fn tell_failure(&mut self, token: u64, outcome: Result<()>) {
-        if let Err(error) = outcome {
-            self.tell(&Event::Failed { token, error });
-        }
-    }
-
-    fn launch(&mut self, launch: &Launch, descriptors: Vec<Fd>) -> Result<()> {
-        let token = launch.token;
-        let (plan, stdio, terminal) = given(descriptors)?;
-        let running = self.launcher.launch(&plan, launch, stdio)?;
-        let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS);
-        watched.inspect_err(|_| self.launcher.abandon(&running))?;
-        let waited_for = terminal.is_some();
-        let mut container = Container::new(running, launch.timeout_ms, terminal);
-        if waited_for {
-            container.command.watch_reports(&self.epoll, end_of_reports(token));
-        }
-        self.containers.insert(token, container);
-        Ok(())
-    }
-
-    fn exec(&mut self, wanted: &Wanted, descriptors: Vec<Fd>) -> Result<()> {
-        let token = wanted.token;
-        let (plan, stdio, terminal) = given(descriptors)?;
-        let container = self.containers.get_mut(&wanted.container).ok_or_else(not_running)?;
-        let waited_for = terminal.is_some();
-        let mut exec = Exec::start(&self.launcher, container, wanted, (&plan, &stdio), terminal)?;
-        if self.watch(&exec.command.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS).is_err() {
-            exec.abandon();
-        } else if waited_for {
-            exec.command.watch_reports(&self.epoll, end_of_reports(token));
-        }
-        self.execs.insert(token, exec);
-        Ok(())
-    }
-
-    fn dial(&mut self, token: u64, container: u64, port: u16, back: Option<&Fd>) -> Result<()> {
-        let refuse = |code, message| Error::new(code, Stage::DIAL, "container", message);
-        let back = back.ok_or_else(|| refuse(Code::RuntimeMismatch, "has no way back"))?;
-        let running = self.containers.get(&container).filter(|container| !container.command.has_ended());
-        let running = running.ok_or_else(|| refuse(Code::Dial, "is not running"))?;
-        let dialer = Dialer::start(&running.command.pidfd, running.namespaces, back, port)?;
-        self.watch(&dialer.process, EpollFlags::EPOLLIN, token * KINDS + DIALER)?;
-        self.dialers.insert(token, dialer);
         Ok(())
     }
 
@@ -432,10 +292,14 @@ impl Shim {
             }
             if let Some(event) = container.over() {
                 self.tell(&event);
+                let done: Vec<u64> =
+                    self.waiting.iter().filter(|(of, _)| *of == token).map(|(_, to)| *to).collect();
+                self.waiting.retain(|(of, _)| *of != token);
+                done.iter().for_each(|token| self.tell(&Event::Done { token: *token }));
                 return;
             }
         }
-        if self.owner.is_none() || container.command.has_failed() {
+        if self.is_left() || container.command.has_failed() {
             container.kill(channel::CAUSE_ABORTED);
         }
         self.containers.insert(token, container);
@@ -472,7 +336,7 @@ impl Shim {
                 self.tell(&event);
                 return;
             }
-        } else if self.owner.is_none() || exec.command.has_failed() {
+        } else if self.is_left() || exec.command.has_failed() {
             exec.kill(channel::CAUSE_ABORTED);
         }
         self.execs.insert(token, exec);

@@ -1,9 +1,10 @@
-//! The owner's two sockets: requests come in by one, events go out by the other.
+//! Who asks, the owner or another program of the same user: requests come in by one socket, events go out by another.
 
 use super::{EVENTS, REQUESTS};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::{Errno, Fd, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
 use std::os::fd::AsFd;
 
 /// Whether the other end of a socket is closed: POLLHUP, which need not be asked for.
@@ -14,14 +15,31 @@ pub(super) fn is_gone(requests: Number) -> bool {
 }
 
 #[derive(Debug)]
-pub(super) struct Owner {
+pub(super) struct Peer {
     pub(super) requests: Fd,
     pub(super) events: Fd,
     /// What the stream had no room for yet.
     pub(super) unsent: Vec<u8>,
 }
 
-impl Owner {
+impl Peer {
+    /// Another program that comes in by `listener`: none waits, or it is of another user. Its way back comes later.
+    pub(super) fn accept(listener: &Fd) -> Option<Fd> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        loop {
+            let came = accept4(listener, flags).ok()?;
+            let from = getsockopt(&came, sockopt::PeerCredentials).ok()?;
+            // Whom this user namespace does not have has the number of nobody in it (user_namespaces(7)).
+            if from.uid() == nix::unistd::geteuid().as_raw() {
+                return Some(came.into());
+            }
+        }
+    }
+
+    pub(super) const fn new(requests: Fd, events: Fd) -> Self {
+        Self { requests, events, unsent: Vec::new() }
+    }
+
     /// Takes both from standard input and output, where /dev/null, as on standard error, is left.
     pub(super) fn take() -> Result<Self, Errno> {
         const NULL: Number = Number(2);

@@ -1,0 +1,154 @@
+/** The flags of commands that are about containers that run. */
+import { count } from './parse.ts'
+import { isTrue, WordError } from './words.ts'
+import type { Flag } from './words.ts'
+
+interface Common {
+  root?: string
+  help: boolean
+}
+
+function common<Draft extends Common>(): Flag<Draft>[] {
+  return [
+    { long: 'help', help: 'Print usage', apply: (draft, value) => void (draft.help = isTrue(value)) },
+    {
+      long: 'root',
+      value: 'dir',
+      help: 'Where all state and storage is',
+      apply: (draft, value) => void (draft.root = value),
+    },
+  ]
+}
+
+function template<Draft extends { format?: string }>(help: string): Flag<Draft> {
+  return {
+    long: 'format',
+    value: 'string',
+    help,
+    apply: (draft, value) => void (draft.format = value),
+  }
+}
+
+export interface EndDraft extends Common {
+  signal?: string
+  timeout?: number
+}
+
+function signal(help: string): Flag<EndDraft> {
+  return {
+    long: 'signal',
+    short: 's',
+    value: 'string',
+    help,
+    apply: (draft, value) => void (draft.signal = value),
+  }
+}
+
+export const killFlags: readonly Flag<EndDraft>[] = [
+  ...common<EndDraft>(),
+  signal('Signal to send to the container, SIGKILL by default'),
+]
+
+export const stopFlags: readonly Flag<EndDraft>[] = [
+  ...common<EndDraft>(),
+  signal('Signal to send to the container, its stop signal by default'),
+  {
+    long: 'timeout',
+    short: 't',
+    value: 'int',
+    help: 'Seconds to wait before killing the container',
+    apply: (draft, value) => {
+      const seconds = count(value)
+      // Docker's -1 waits for ever.
+      draft.timeout = seconds < 0 ? Number.MAX_SAFE_INTEGER : seconds * 1000
+    },
+  },
+]
+
+export interface ListDraft extends Common {
+  format?: string
+  filters: [string, string][]
+  last: number
+  quiet: boolean
+  whole: boolean
+}
+
+const filters = ['id', 'label', 'name', 'status']
+
+export const psFlags: readonly Flag<ListDraft>[] = [
+  {
+    long: 'all',
+    short: 'a',
+    help: 'Show all containers: so far there are none but those that run',
+    apply: () => {},
+  },
+  {
+    long: 'filter',
+    short: 'f',
+    value: 'filter',
+    help: 'Filter output: id=, name=, label=KEY[=VALUE], status=',
+    apply: (draft, value) => {
+      const [key = '', word] = value.split(/=(.*)/s, 2)
+      if (word === undefined) throw new WordError('bad format of filter (expected name=value)')
+      if (!filters.includes(key)) throw new WordError(`invalid filter '${key}'`)
+      draft.filters.push([key, word])
+    },
+  },
+  template<ListDraft>("'json', 'table TEMPLATE' or a template like '{{.Names}}'"),
+  ...common<ListDraft>(),
+  {
+    long: 'last',
+    short: 'n',
+    value: 'int',
+    help: 'Show n last created containers',
+    apply: (draft, value) => void (draft.last = count(value)),
+  },
+  {
+    long: 'latest',
+    short: 'l',
+    help: 'Show the latest created container',
+    apply: (draft, value) => void (draft.last = isTrue(value) ? 1 : -1),
+  },
+  {
+    long: 'no-trunc',
+    help: "Don't truncate output",
+    apply: (draft, value) => void (draft.whole = isTrue(value)),
+  },
+  {
+    long: 'quiet',
+    short: 'q',
+    help: 'Only display container IDs',
+    apply: (draft, value) => void (draft.quiet = isTrue(value)),
+  },
+]
+
+export interface StatsDraft extends Common {
+  format?: string
+  once: boolean
+  whole: boolean
+}
+
+export const statsFlags: readonly Flag<StatsDraft>[] = [
+  { long: 'all', short: 'a', help: 'Show all containers: those that run', apply: () => {} },
+  template<StatsDraft>("'json' or a template like '{{.CPUPerc}}'"),
+  ...common<StatsDraft>(),
+  {
+    long: 'no-stream',
+    help: 'Disable streaming stats and only pull the first result',
+    apply: (draft, value) => void (draft.once = isTrue(value)),
+  },
+  {
+    long: 'no-trunc',
+    help: 'Do not truncate output',
+    apply: (draft, value) => void (draft.whole = isTrue(value)),
+  },
+]
+
+export interface InspectDraft extends Common {
+  format?: string
+}
+
+export const inspectFlags: readonly Flag<InspectDraft>[] = [
+  { ...template<InspectDraft>("'json' or a template like '{{.State.Pid}}'"), short: 'f' },
+  ...common<InspectDraft>(),
+]

@@ -1,0 +1,78 @@
+/** `caisson inspect`: what is known of containers that run. */
+import { CaissonError, Engine } from '../index.ts'
+import type { ContainerInfo } from '../index.ts'
+import { inspectFlags } from './flags/containers.ts'
+import type { InspectDraft } from './flags/containers.ts'
+import { parseWords, WordError } from './flags/words.ts'
+import { helpText } from './help.ts'
+import { format } from './output.ts'
+
+/** Docker's names for it; `Isolation` is Caisson's own: what the kernel says is in force. */
+function described(info: ContainerInfo): Record<string, unknown> {
+  const [path = '', ...args] = info.command
+  return {
+    Id: info.id,
+    Created: info.created.toISOString(),
+    Path: path,
+    Args: args,
+    State: {
+      Status: 'running',
+      Running: true,
+      Paused: false,
+      Restarting: false,
+      OOMKilled: false,
+      Dead: false,
+      Pid: info.pid,
+      ExitCode: 0,
+      Error: '',
+      StartedAt: info.created.toISOString(),
+    },
+    Image: info.image,
+    Name: `/${info.name ?? ''}`,
+    HostConfig: { NetworkMode: info.isolation.shared.includes('network') ? 'host' : 'none' },
+    Config: {
+      Hostname: info.hostname,
+      User: info.user,
+      Env: info.env,
+      Cmd: info.command,
+      Image: info.image,
+      WorkingDir: info.workdir,
+      Labels: info.labels,
+    },
+    Isolation: info.isolation,
+  }
+}
+
+/** Prints it as a list, or each by a template, and answers the exit code. */
+export async function inspect(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: InspectDraft = { help: false }
+  const refs = parseWords(inspectFlags, words, draft)
+  if (draft.help) {
+    const usage = 'caisson inspect [OPTIONS] CONTAINER [CONTAINER...]'
+    process.stdout.write(helpText(usage, 'Return low-level information on containers.', inspectFlags))
+    return 0
+  }
+  if (refs.length === 0) throw new WordError("'caisson inspect' requires at least 1 argument")
+  const at = draft.root ?? root
+  const engine = new Engine(at === undefined ? {} : { root: at })
+  const found: Record<string, unknown>[] = []
+  let code = 0
+  for (const ref of refs) {
+    try {
+      const container = await engine.containers.get(ref)
+      found.push(described(container.info))
+      container.close()
+    } catch (error) {
+      if (!(error instanceof CaissonError) || error.code !== 'ERR_CONTAINER_NOT_FOUND') throw error
+      process.stderr.write(`Error: No such object: ${ref}\n`)
+      code = 1
+    }
+  }
+  const form = draft.format
+  const text =
+    form === undefined || form === 'json'
+      ? `${JSON.stringify(found, null, form === undefined ? 4 : 0)}\n`
+      : found.map((one) => format(one, form)).join('')
+  process.stdout.write(text)
+  return code
+}
