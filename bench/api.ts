@@ -38,6 +38,10 @@ export interface Orders {
   delays: (order: { count: number; parallel: number; rounds: number }) => Record<'api' | 'spawn', Delays[]>
   /** `count` starts; samples after every hundred; what is left afterwards that was not there after the first ten. */
   soak: (order: { count: number }) => { left: string; samples: Sample[] }
+  /** Commands /bin/true in one container that runs. */
+  execs: (order: { count: number; warmup: number }) => { ms: number[] }
+  /** Connections to a port of one container that runs, until they are there; each is closed after that. */
+  dials: (order: { count: number; warmup: number }) => { ms: number[] }
   /** `count` containers that run until this process ends; answers once all of them do. */
   hold: (order: { count: number }) => { shim: number }
 }
@@ -167,6 +171,9 @@ function watchCalls(): () => Record<string, number> {
   }
 }
 
+let held: Package.Container | undefined
+let served: Package.Container | undefined
+
 const handlers: Handlers = {
   async starts({ count, warmup, parallel, stdio }) {
     await lanes(warmup, parallel, async () => void (await checked(stdio)))
@@ -226,6 +233,36 @@ const handlers: Handlers = {
       if (run % 100 === 0) samples.push(sample(run))
     }
     return { left: await settled(before, roots), samples }
+  },
+
+  async execs({ count, warmup }) {
+    held ??= await engine.start({ rootfs: setup.rootfs }, ['/bin/sleep', '100000'])
+    const answer: Answer<'execs'> = { ms: [] }
+    for (let index = -warmup; index < count; index += 1) {
+      const begun = now()
+      const result = await held.exec(['/bin/true'])
+      if (index >= 0) answer.ms.push(now() - begun)
+      if (result.exitCode !== 0) throw new Error(`/bin/true ended with ${result.exitCode ?? result.signal}`)
+    }
+    return answer
+  },
+
+  async dials({ count, warmup }) {
+    served ??= await engine.start({ rootfs: setup.rootfs }, ['/bin/busybox', 'httpd', '-f', '-p', '80'])
+    for (let look = 0; look < 1000; look += 1) {
+      const first = await served.dial(80).catch(() => undefined)
+      first?.destroy()
+      if (first !== undefined) break
+      await sleep(1)
+    }
+    const answer: Answer<'dials'> = { ms: [] }
+    for (let index = -warmup; index < count; index += 1) {
+      const begun = now()
+      const socket = await served.dial(80)
+      if (index >= 0) answer.ms.push(now() - begun)
+      socket.destroy()
+    }
+    return answer
   },
 
   async hold({ count }) {

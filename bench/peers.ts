@@ -2,10 +2,12 @@
  * The peers: runc and crun on a bundle that asks for what Caisson gives by default (its own composed spec: namespaces,
  * mounts, masks, capabilities, device rules, and the profile that its filter was compiled from), podman by its flags.
  */
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { engineFiles, hosts } from '../src/container/defaults.ts'
 import { compose } from '../src/container/spec.ts'
+import { makeRootfs } from './contest.ts'
 import { programs } from './programs.ts'
 import type { Spawned } from './spawned.ts'
 
@@ -15,10 +17,10 @@ function boundingSet(): bigint {
 }
 
 /** Writes a bundle whose root file system is mounted by whoever starts it. */
-function bundle(dir: string): void {
+function bundle(dir: string, words: readonly string[] = ['/bin/true']): void {
   mkdirSync(join(dir, 'rootfs'), { recursive: true })
   const options = { hostname: 'bench' }
-  const spec = compose(['/bin/true'], options, {}, { mounts: [], maskedPaths: [] }, boundingSet())
+  const spec = compose(words, options, {}, { mounts: [], maskedPaths: [] }, boundingSet())
   // The newest version that all peers read; nothing in it is newer.
   spec.ociVersion = '1.0.2'
   spec.linux.seccomp = JSON.parse(readFileSync(programs().profile, 'utf8'))
@@ -59,4 +61,37 @@ export function peers(
       command: ['podman', ...podman, 'run', '--rm', '--network', 'none', ...without, ...onRootfs],
     },
   }
+}
+
+/** One container of each that runs on a root of its own, held by its runtime, and the command that enters it. */
+export function heldPeers(
+  dir: string,
+): Record<'crun' | 'runc', { start: () => void; exec: Spawned; end: () => void }> {
+  const one = (name: string, ...more: string[]) => {
+    const own = join(dir, name)
+    const words = [name, '--root', join(own, 'state'), ...more]
+    const act = (...rest: string[]): void => {
+      const { status, stderr } = spawnSync(words[0] ?? '', [...words.slice(1), ...rest], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        encoding: 'utf8',
+      })
+      if (status !== 0) throw new Error(`${name} ${rest.join(' ')}: ${stderr}`)
+    }
+    return {
+      start: () => {
+        bundle(own, ['/bin/sleep', '100000'])
+        makeRootfs(join(own, 'rootfs'))
+        // Its stderr would stay open in the container.
+        const { status } = spawnSync(
+          words[0] ?? '',
+          [...words.slice(1), 'run', '--detach', '--bundle', own, 'held'],
+          { stdio: 'ignore' },
+        )
+        if (status !== 0) throw new Error(`${name} run --detach ended with ${status}`)
+      },
+      exec: { command: [...words, 'exec', 'held', '/bin/true'] },
+      end: () => act('delete', '--force', 'held'),
+    }
+  }
+  return { crun: one('crun', '--cgroup-manager=disabled'), runc: one('runc') }
 }

@@ -6,11 +6,12 @@ import { copyFileSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { onPrivateHost } from '../__test__/host/private.ts'
+import { exec } from './exec.ts'
 import { build, rawFigures } from './programs.ts'
 import { startup } from './startup.ts'
 import { users } from './users.ts'
 
-const benches: Record<string, (rounds: number) => Promise<void>> = { startup, users }
+const benches: Record<string, (rounds: number) => Promise<void>> = { exec, startup, users }
 const minutes = 15
 
 const { values, positionals } = parseArgs({
