@@ -62,6 +62,8 @@ export declare class Shim {
    * that was given, or `failed`.
    */
   dial(token: number, container: number, port: number, back: number): Failure | null
+  /** Waits until something in a container listens at a port; the event is `done`, or `failed`. `cancel` ends it. */
+  listening(token: number, container: number, port: number): Failure | null
   /** Ends the shim and all it holds. */
   close(): void
 }

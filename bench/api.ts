@@ -171,7 +171,7 @@ function watchCalls(): () => Record<string, number> {
   }
 }
 
-let held: Package.Container | undefined
+let entered: Package.Container | undefined
 let served: Package.Container | undefined
 
 const handlers: Handlers = {
@@ -236,11 +236,11 @@ const handlers: Handlers = {
   },
 
   async execs({ count, warmup }) {
-    held ??= await engine.start({ rootfs: setup.rootfs }, ['/bin/sleep', '100000'])
+    entered ??= await engine.start({ rootfs: setup.rootfs }, ['/bin/sleep', '100000'])
     const answer: Answer<'execs'> = { ms: [] }
     for (let index = -warmup; index < count; index += 1) {
       const begun = now()
-      const result = await held.exec(['/bin/true'])
+      const result = await entered.exec(['/bin/true'])
       if (index >= 0) answer.ms.push(now() - begun)
       if (result.exitCode !== 0) throw new Error(`/bin/true ended with ${result.exitCode ?? result.signal}`)
     }

@@ -5,7 +5,7 @@
  *   node scripts/red.ts [ROW...]
  */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { chmodSync, copyFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -35,8 +35,8 @@ interface Seen {
 }
 
 /** Runs the tests of one file whose titles begin with a row's name. */
-function see(dir: string, file: string, id: string, off: string): Seen {
-  const words = ['__test__/host/run.ts', 'private', '--', 'ava', '--config', 'ava.host.config.js', '--tap']
+function see(dir: string, file: string, id: string, off: string, host = 'private'): Seen {
+  const words = ['__test__/host/run.ts', host, '--', 'ava', '--config', 'ava.host.config.js', '--tap']
   const run = spawnSync(
     process.execPath,
     [...words, '--match', `${id}:*`, `__test__/security/${file}.host.test.ts`],
@@ -58,6 +58,8 @@ function see(dir: string, file: string, id: string, off: string): Seen {
 }
 
 const dir = mkdtempSync(join(tmpdir(), 'caisson-red-'))
+// Ordinary users run some of them.
+chmodSync(dir, 0o755)
 let faults = 0
 const fault = (text: string): void => {
   faults += 1
@@ -71,16 +73,16 @@ try {
   build(dir)
   const asked = process.argv.slice(2)
   let red = 0
-  for (const [id, { file, off, why }] of Object.entries(rows)) {
+  for (const [id, { file, off, why, host }] of Object.entries(rows)) {
     if (asked.length > 0 && !asked.includes(id)) continue
-    const green = see(dir, file, id, '')
+    const green = see(dir, file, id, '', host)
     if (green.tests.size === 0 || [...green.tests.values()].includes(false))
       fault(`${id} fails with all in force:\n${green.output}`)
     if (off === undefined) {
       console.log(`red: ${id} has no control: ${why}`)
       continue
     }
-    const { tests, output } = see(dir, file, id, off)
+    const { tests, output } = see(dir, file, id, off, host)
     for (const title of green.tests.keys()) {
       if (tests.get(title) === false) red += 1
       else fault(`passes with ${off} off: ${title}\n${output}`)

@@ -71,3 +71,22 @@ test('a container that ends while it is dialled', async (t) => {
     await held.wait()
   }
 })
+
+test('it is known when something listens', async (t) => {
+  const { engine } = await scene(t)
+  await using held = await engine.start({ rootfs }, ['sh', '-c', 'sleep .2; httpd -p 80; sleep 60'])
+  const begun = performance.now()
+  await held.listening(80)
+  t.true(performance.now() - begun > 100)
+  const socket = await held.dial(80)
+  socket.destroy()
+  await held.listening(80)
+  const late = { code: 'ERR_DIAL', message: /^port 81: nobody listened within 50 ms/ }
+  await t.throwsAsync(held.listening(81, { timeout: 50 }), late)
+  await t.throwsAsync(held.listening(81, { signal: AbortSignal.timeout(50) }), { name: 'TimeoutError' })
+  await t.throwsAsync(held.listening(0), { code: 'ERR_INVALID_OPTION' })
+  await using found = await engine.containers.get(held.id)
+  await found.listening(80)
+  const [never] = await Promise.allSettled([held.listening(82), held.stop({ timeout: 0 })])
+  t.is(never.status === 'rejected' && (never.reason as { code?: string }).code, 'ERR_NOT_RUNNING')
+})

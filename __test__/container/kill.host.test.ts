@@ -27,12 +27,16 @@ const program = (root: string): string => `
     () => engine.run(image, ['sh', '-c', 'i=0; while [ $i -lt 200 ]; do : >/tmp/$i; i=$((i+1)); done; sleep .02']),
     () => engine.run(image, ['sleep', '60'], { tty: true, tmpfs: { '/x': '' } }),
   ]
+  const commands = (held) => {
+    for (let n = 0; n < 3; n += 1) held?.exec(['sh', '-c', 'sleep 60 & sleep 60']).catch(() => {})
+  }
   console.log('up')
   for (let n = 0; ; n += 1) {
     const p = kinds[n % kinds.length]()
     p.catch(() => {})
     await p.started.catch(() => {})
     console.log('start')
+    if (n % 5 === 4) commands(await engine.start(image, ['sleep', '60']).catch(() => {}))
     if (n % 8 === 7) await Promise.race([p.catch(() => {}), new Promise((resolve) => setTimeout(resolve, 2))])
   }
 `

@@ -20,11 +20,17 @@ async function watched(
     ...options,
     maxBuffer: '64m',
   })
-  let over = false
-  void held.wait().finally(() => (over = true))
   let commands = 0
-  while (!over) {
-    await Promise.all([1, 2].map(async () => held.exec(['true']).catch(() => {})))
+  for (let alive = true; alive;) {
+    const ended = await Promise.all(
+      [1, 2].map(async () =>
+        held.exec(['true']).then(
+          () => true,
+          () => false,
+        ),
+      ),
+    )
+    alive = ended.every(Boolean)
     commands += 2
   }
   const seen = (await held.wait()).stdout.trim().split('\n')

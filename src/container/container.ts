@@ -3,6 +3,7 @@ import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
 import { CaissonError } from '../errors.ts'
 import { agentOf, connectTo } from './dial.ts'
+import type { ListeningOptions } from './dial.ts'
 import { exec } from './exec.ts'
 import type { ExecOptions, Host } from './exec.ts'
 import { later, milliseconds } from './units.ts'
@@ -48,6 +49,11 @@ export interface Container {
    * with ERR_DIAL, and the errno, where nobody listens.
    */
   dial(port: number): Promise<Socket>
+  /**
+   * Resolves once something in it listens at a TCP port, which needs no program in the image: the shim looks at the tables
+   * of its network, after 1 ms, then less often, at last every 20 ms. Rejects with ERR_NOT_RUNNING if it ends before.
+   */
+  listening(port: number, options?: ListeningOptions): Promise<void>
   /** For `http.request` and clients that take an agent: connects to the port of the URL, inside; its host is not looked at. */
   agent(): Agent
   /** Figures now; rejects with ERR_NOT_RUNNING once it has ended. */
@@ -92,6 +98,7 @@ export async function container(shim: ShimConnection, live: Run, main: ProcessPr
     exec: ((command: readonly string[], options?: ExecOptions) =>
       exec(shim, live as Host, command, options ?? {})) as Container['exec'],
     dial,
+    listening: async (port, options) => live.listening(port, options),
     agent: () => agentOf(dial),
     wait: async () => main,
     stats: async () => main.stats(),

@@ -6,7 +6,7 @@ import { toError } from '../native.ts'
 import type { ShimEvent } from '../native.ts'
 import type { About } from './about.ts'
 import type { Container, StopOptions } from './container.ts'
-import { agentOf, connectTo, dialInto } from './dial.ts'
+import { agentOf, connectTo, dialInto, listeningIn } from './dial.ts'
 import { exec } from './exec.ts'
 import type { ExecOptions } from './exec.ts'
 import { PeerConnection, shimPaths } from './peer.ts'
@@ -40,7 +40,7 @@ export interface ContainerInfo {
 /** A container that runs, whoever started it. It is let go by {@link RunningContainer.close}, and lives on. */
 export interface RunningContainer extends Pick<
   Container,
-  'exec' | 'dial' | 'agent' | 'stats' | 'id' | 'name'
+  'exec' | 'dial' | 'listening' | 'agent' | 'stats' | 'id' | 'name'
 > {
   readonly info: ContainerInfo
   /** Sends a signal to its main process; SIGKILL ends it. Default SIGKILL. */
@@ -169,6 +169,10 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
     exec: ((command: readonly string[], options?: ExecOptions) =>
       exec(peer, host, command, options ?? {})) as Container['exec'],
     dial,
+    listening: async (port, options) => {
+      if (state.isOver) throw ended(info.id)
+      return listeningIn(peer, container, port, options)
+    },
     agent: (): Agent => agentOf(dial),
     stats: async () => statsOver(peer, container, info.id),
     close: () => peer.close(),

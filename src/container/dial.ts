@@ -4,12 +4,14 @@ import type * as Http from 'node:http'
 import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
 import type * as Util from 'node:util'
-import { refuse } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import { native, toError } from '../native.ts'
 import { failureOf } from './shim.ts'
 import type { Connection } from './shim.ts'
 import { opened } from './stdio.ts'
 import { streams } from './streams.ts'
+import { later, milliseconds } from './units.ts'
+import type { Duration } from './units.ts'
 
 /** Connects to a port of the loopback of the container with this number: a descriptor that is held. */
 export async function dialInto(connection: Connection, container: number, port: number): Promise<number> {
@@ -35,10 +37,69 @@ export async function dialInto(connection: Connection, container: number, port: 
   }
 }
 
-/** A socket of what `dial` connects to. */
-export async function connectTo(dial: (port: number) => Promise<number>, port: number): Promise<Socket> {
+function checkedPort(port: number): void {
   if (!Number.isInteger(port) || port < 1 || port > 65_535)
     throw refuse('port', `'${String(port)}' is not between 1 and 65535`)
+}
+
+/** How long one waits for a port. */
+export interface ListeningOptions {
+  /** After this it rejects with ERR_DIAL. Default: as long as the container runs. */
+  timeout?: Duration
+  /** Aborting it rejects with its reason. */
+  signal?: AbortSignal
+}
+
+/** Waits until something in the container with this number listens at a port. */
+export async function listeningIn(
+  connection: Connection,
+  container: number,
+  port: number,
+  { timeout, signal }: ListeningOptions = {},
+): Promise<void> {
+  checkedPort(port)
+  const ms = timeout === undefined ? undefined : milliseconds('timeout', timeout)
+  signal?.throwIfAborted()
+  const token = connection.token()
+  let why: unknown
+  let off: (() => void) | undefined
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const { shim, forget } = connection.get(token, (event) => {
+        forget()
+        if (event instanceof Error) reject(event)
+        else if (event.kind === 'done') resolve()
+        else reject(why ?? failureOf(event))
+      })
+      const failure = shim.listening(token, container, port)
+      if (failure !== null) {
+        forget()
+        reject(toError(failure))
+        return
+      }
+      const end = (reason: unknown): void => {
+        why ??= reason
+        shim.cancel(token)
+      }
+      const aborted = (): void => end(signal?.reason)
+      signal?.addEventListener('abort', aborted, { once: true })
+      const late = new CaissonError('ERR_DIAL', `port ${port}: nobody listened within ${ms} ms`, {
+        subject: 'port',
+      })
+      const cancel = ms === undefined ? undefined : later(ms, () => end(late))
+      off = () => {
+        cancel?.()
+        signal?.removeEventListener('abort', aborted)
+      }
+    })
+  } finally {
+    off?.()
+  }
+}
+
+/** A socket of what `dial` connects to. */
+export async function connectTo(dial: (port: number) => Promise<number>, port: number): Promise<Socket> {
+  checkedPort(port)
   const fd = await dial(port)
   const { Socket: Stream } = streams()
   const socket = new Stream({ fd, readable: true, writable: true })

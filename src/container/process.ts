@@ -11,7 +11,8 @@ import type { Native } from '../native.ts'
 import type { RunOptions, Times } from './options.ts'
 import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf, usageOf } from './result.ts'
 import type { Cause, Isolation, Moments, Result } from './result.ts'
-import { dialInto } from './dial.ts'
+import { dialInto, listeningIn } from './dial.ts'
+import type { ListeningOptions } from './dial.ts'
 import { failureOf } from './shim.ts'
 import type { Connection } from './shim.ts'
 import type { Spec } from './spec.ts'
@@ -245,6 +246,13 @@ export class Run {
     await settled(this.started)
     if (this.#over) throw ended(this.id)
     return dialInto(this.#connection, this.token, port)
+  }
+
+  /** Waits until something in the container listens at a port. */
+  async listening(port: number, options?: ListeningOptions): Promise<void> {
+    await settled(this.started)
+    if (this.#over) throw ended(this.id)
+    return listeningIn(this.#connection, this.token, port, options)
   }
 
   #send(signal: number): void {

@@ -173,7 +173,7 @@ wire! {
         4 Stats { token: u64, request: u64 },
         /// Unpacks a layer into the store, if it is not there.
         5 Unpack { layer: Layer },
-        /// Ends an unpacking; the answer is its failure, once nothing of it is left.
+        /// Ends an unpacking, or a wait for a port; the answer is its failure, once nothing of it is left.
         6 Cancel { token: u64 },
         /// Connects to a port of a container, from inside its network. Descriptor: the socket to which the connection is
         /// sent before [`Event::Dialed`].
@@ -184,6 +184,9 @@ wire! {
         9 List { token: u64 },
         /// Waits for the end of a container; the answer is [`Event::Done`], at once if it is not there.
         10 Wait { token: u64, container: u64 },
+        /// Waits until something in a container listens at a TCP port; the answer is [`Event::Done`], or a failure if it
+        /// ends before.
+        11 Listening { token: u64, container: u64, port: u16 },
     }
 }
 
@@ -324,7 +327,8 @@ impl Request {
             Self::Stats { request: token, .. }
             | Self::Dial { token, .. }
             | Self::List { token }
-            | Self::Wait { token, .. } => Some(*token),
+            | Self::Wait { token, .. }
+            | Self::Listening { token, .. } => Some(*token),
             Self::Signal { .. } | Self::Kill { .. } | Self::Resize { .. } | Self::Cancel { .. } => None,
         }
     }

@@ -239,6 +239,13 @@ impl Shim {
         self.send(&request, &[&Number(back)]).err().map(Into::into)
     }
 
+    /// Waits until something in a container listens at a port; the event is `done`, or `failed`. `cancel` ends it.
+    #[napi(catch_unwind)]
+    pub fn listening(&self, token: f64, container: f64, port: u32) -> Option<Failure> {
+        let port = u16::try_from(port).unwrap_or_default();
+        self.ask(&Request::Listening { token: token as u64, container: container as u64, port })
+    }
+
     /// Ends the shim and all it holds.
     #[napi(catch_unwind)]
     pub fn close(&self) {

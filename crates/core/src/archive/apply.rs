@@ -5,7 +5,7 @@
 //! is removed, never opened. A directory gets its owner, mode, default ACL and time when the walk leaves it, so that
 //! they neither hinder nor change what is made in it, and no list of directories is kept.
 
-use super::attributes::{Attributes, read};
+use super::attributes::{Attributes, keep_owner, read};
 use super::level::Level;
 use super::lower::{find, is_whiteout, kind_of, look, opaque_attribute, step};
 use super::path::{Meaning, Path};
@@ -251,6 +251,8 @@ impl<'a> Applier<'a> {
     ) -> Result<()> {
         if self.options.owner == Owner::Archived {
             fchown(file, Some(Uid::from_raw(ids.0)), Some(Gid::from_raw(ids.1))).on(&entry.name)?;
+        } else {
+            keep_owner(file, ids, &entry.name)?;
         }
         fchmod(file, Mode::from_bits_truncate(entry.mode)).on(&entry.name)?;
         if attributes.len() > 0 {

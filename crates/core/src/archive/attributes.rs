@@ -13,6 +13,20 @@ pub(super) const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 pub(super) const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const CAPABILITY: &CStr = c"security.capability";
 
+/// Where the owner stands that an archive gives, `UID:GID`, of a file that could not be given to it.
+pub(super) const OWNER: &CStr = c"user.caisson.owner";
+
+/// Keeps the true owner of what is the caller's instead. Where there are no such attributes it is lost.
+pub(super) fn keep_owner(file: impl Descriptor, (uid, gid): (u32, u32), name: &[u8]) -> Result<()> {
+    if (uid, gid) == (0, 0) {
+        return Ok(());
+    }
+    match xattr::set(file, OWNER, format!("{uid}:{gid}").as_bytes()) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSPC) => Ok(()),
+        answer => answer.on(name),
+    }
+}
+
 /// Attributes of an entry: those set at once, and the ACLs of a directory, which wait until it is complete.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
@@ -110,7 +124,10 @@ fn allowed(name: &[u8], value: &[u8]) -> bool {
     }
     name == DEFAULT_ACL.to_bytes()
         || name == ACCESS_ACL.to_bytes()
-        || name.starts_with(b"user.") && name.len() > 5 && !name.starts_with(b"user.overlay.")
+        || name.starts_with(b"user.")
+            && name.len() > 5
+            && !name.starts_with(b"user.overlay.")
+            && !name.starts_with(b"user.caisson.")
 }
 
 /// Sets attributes; answers how many could not be had here: a file system without them, and with `lenient` also a

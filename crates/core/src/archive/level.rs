@@ -1,6 +1,6 @@
 //! A directory while its entries come.
 
-use super::attributes::Acls;
+use super::attributes::{Acls, keep_owner};
 use super::tar::Entry;
 use super::{On, Owner};
 use crate::Result;
@@ -57,6 +57,9 @@ impl Level {
         let (directory, name) = (&self.directory, self.name.to_bytes());
         if let Some((uid, gid)) = self.owner.filter(|_| owner == Owner::Archived) {
             fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).on(name)?;
+        }
+        if let Some(ids) = self.owner.filter(|_| owner == Owner::Caller) {
+            keep_owner(directory, ids, name)?;
         }
         if let Some(mode) = self.mode {
             fchmod(directory, Mode::from_bits_truncate(mode)).on(name)?;

@@ -6,6 +6,7 @@ mod command;
 mod container;
 mod dial;
 mod exec;
+mod listening;
 mod peer;
 mod peers;
 mod request;
@@ -25,6 +26,7 @@ use caisson_sys::{Errno, Fd, identity, process};
 use container::Container;
 use dial::Dialer;
 use exec::Exec;
+use listening::Listening;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use peer::Peer;
 use request::not_running;
@@ -128,6 +130,7 @@ fn serve() -> Result<()> {
         arrived: BTreeMap::new(),
         last_peer: OWNER,
         waiting: Vec::new(),
+        listening: Vec::new(),
         room,
     };
     shim.add_peer(OWNER, owner)?;
@@ -166,6 +169,8 @@ struct Shim {
     last_peer: u64,
     /// Who waits for the end of which container: its number, and that of the answer.
     waiting: Vec<(u64, u64)>,
+    /// Who waits for a port.
+    listening: Vec<Listening>,
     room: Vec<u8>,
 }
 
@@ -347,7 +352,8 @@ impl Shim {
         let retry = RETRY_MS * 1_000_000;
         let containers = self.containers.values().filter_map(|container| container.wakes_at(now, retry));
         let execs = self.execs.values().filter_map(|exec| exec.wakes_at(now, retry));
-        let next = containers.chain(execs).min();
+        let ports = self.listening.iter().map(Listening::wakes_at);
+        let next = containers.chain(execs).chain(ports).min();
         match next {
             None => EpollTimeout::NONE,
             Some(at) => {
@@ -377,6 +383,7 @@ impl Shim {
             }
             self.advance(token);
         }
+        self.look_at_ports(now);
         let due = self.execs.iter().filter(|(_, exec)| exec.is_due(now)).map(|(token, _)| *token);
         for token in due.collect::<Vec<_>>() {
             if let Some(exec) = self.execs.get_mut(&token) {

@@ -80,5 +80,6 @@ impl Shim {
         let its = self.execs.iter_mut().filter(|(token, _)| number == OWNER || *token / TOKENS == number);
         its.for_each(|(_, exec)| exec.kill(channel::CAUSE_ABORTED));
         self.waiting.retain(|(_, token)| token / TOKENS != number);
+        self.listening.retain(|one| one.token() / TOKENS != number);
     }
 }

@@ -3,6 +3,7 @@
 use super::container::Container;
 use super::dial::Dialer;
 use super::exec::Exec;
+use super::listening::Listening;
 use super::unpack::Unpacker;
 use super::{DIALER, KINDS, OWNER, PROCESS, Shim, end_of_reports};
 use caisson_core::channel::{self, Event, Exec as Wanted, Launch, Request, TOKENS};
@@ -115,7 +116,13 @@ impl Shim {
                 true => self.waiting.push((container, token)),
                 false => self.tell(&Event::Done { token }),
             },
+            Request::Listening { token, container, port } => {
+                self.listening.push(Listening::new(token, container, port));
+            }
             Request::Cancel { token } => {
+                if self.cancel_listening(token) {
+                    return;
+                }
                 if let Some(unpacker) = self.unpackers.get_mut(&token) {
                     unpacker.cancel();
                 }

@@ -2,7 +2,7 @@
 
 use super::build::{Header, Tar};
 use super::{Scratch, is_root, open_directory, options, snapshot};
-use crate::archive::{Options, unpack};
+use crate::archive::{Options, Owner, unpack};
 use caisson_sys::file::{open, openat2};
 use caisson_sys::{Cwd, xattr};
 use std::ffi::CString;
@@ -31,6 +31,27 @@ fn whiteouts_take_overlay_form() {
     assert!(is_whiteout(&scratch.layer().join("etc/victim")) && is_whiteout(&scratch.layer().join("top")));
     assert!(is_opaque(&scratch.layer().join("var")) && !is_opaque(&scratch.layer().join("etc")));
     assert!(!report.opaque_root);
+}
+
+/// A user with one id owns all: whose it was stands beside it, and a layer cannot say so itself.
+#[test]
+fn true_owners_are_kept_beside() {
+    let scratch = Scratch::new();
+    let ids: &[(&str, &[u8])] = &[("uid", b"7"), ("gid", b"8")];
+    let lie: &[(&str, &[u8])] = &[("SCHILY.xattr.user.caisson.owner", b"1:1")];
+    let archive = Tar::new().pax(ids).directory("d").pax(ids).file("d/f", "x").pax(lie).file("d/own", "x");
+    let options = Options { owner: Owner::Caller, userxattr: true, ..Options::default() };
+    let report = scratch.unpack_with(&archive.end(), &options).unwrap();
+    let owner = |name: &str| {
+        let path = CString::new(scratch.layer().join(name).as_os_str().as_bytes()).unwrap();
+        let file = openat2(Cwd, &path, open::RDONLY, 0, 0).unwrap();
+        xattr::get(&file, c"user.caisson.owner", &mut [0; 64]).map(|value| value.to_vec()).ok()
+    };
+    assert_eq!(
+        (owner("d"), owner("d/f"), owner("d/own")),
+        (Some(b"7:8".to_vec()), Some(b"7:8".to_vec()), None)
+    );
+    assert_eq!(report.skipped_xattrs, 1);
 }
 
 /// OCI image spec, layer.md: a whiteout hides lower layers only, wherever it stands.
