@@ -90,3 +90,19 @@ test('it is known when something listens', async (t) => {
   const [never] = await Promise.allSettled([held.listening(82), held.stop({ timeout: 0 })])
   t.is(never.status === 'rejected' && (never.reason as { code?: string }).code, 'ERR_NOT_RUNNING')
 })
+
+test('fetch by the same agent', async (t) => {
+  const { engine } = await scene(t)
+  const script = 'mkdir /tmp/w; echo here >/tmp/w/page; httpd -f -p 80 -h /tmp/w'
+  await using held = await engine.start({ rootfs }, ['sh', '-c', script])
+  await held.listening(80)
+  const agent = held.agent()
+  const answer = await fetch('http://anything/page', { dispatcher: agent })
+  t.is(await answer.text(), 'here\n')
+  const asked = request('http://anything/page', { agent }).end()
+  const [message] = (await once(asked, 'response')) as [NodeJS.ReadableStream]
+  t.is(await text(message), 'here\n')
+  await t.throwsAsync(fetch('http://anything:81/', { dispatcher: agent }), { message: 'fetch failed' })
+  await t.throwsAsync(fetch('https://anything/', { dispatcher: agent }), { message: 'fetch failed' })
+  agent.destroy()
+})

@@ -187,6 +187,18 @@ test('the container’s end is theirs', async (t) => {
   }
 })
 
+test('a container that is killed while commands come in ends all the same', async (t) => {
+  const play = await scene(t)
+  for (let round = 0; round < 100 / scale; round += 1) {
+    const held = await hold(play)
+    const commands = Array.from({ length: 4 }, async () => held.exec(['true']).catch(() => {}))
+    await sleep(Math.random() * 4)
+    held.kill()
+    t.is((await held.wait()).cause, 'killed')
+    await Promise.all(commands)
+  }
+})
+
 test('many at once, each with its own figures', async (t) => {
   const play = await scene(t)
   await using held = await hold(play)

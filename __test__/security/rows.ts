@@ -28,7 +28,7 @@ export const rows: Record<string, { file: string; off?: string; why?: string; ho
   B4: { file: 'exec', why: 'the group of a command has a name of the shim’s, which nobody gives' },
   B5: { file: 'dev', off: 'devices' },
   B6: { file: 'descriptors', off: 'keyring' },
-  B7: { file: 'users', off: 'setgroups', host: 'single' },
+  B7: { file: 'identity', off: 'setgroups', host: 'single' },
   B8: { file: 'terminal', off: 'setsid' },
   D12: { file: 'identity', off: 'passwd' },
   E8: { file: 'executable', off: 'install_check' },

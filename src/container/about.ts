@@ -7,13 +7,30 @@ import type { Spec } from './spec.ts'
 export interface About {
   /** A reference, or a path for a root file system. */
   image: string
+  /** Its words, as many as there is room for. */
+  command: readonly string[]
   /** When it was started, ms since 1970. */
   created: number
   hostname: string
   stopSignal: number
   stopTimeout?: RunOptions['stopTimeout']
-  spec: Host['spec']
-  options: Host['options']
+  name?: string
+  labels?: Record<string, string>
+  /** What a command in it is composed of; left out where that is more than a message has room for. */
+  host?: Pick<Host, 'spec' | 'options'>
+}
+
+/** Characters of the words, and of the whole: the message that takes it along has room for 128 KiB. */
+const [mostWords, most] = [4096, 65_536]
+
+function shortened(words: readonly string[]): readonly string[] {
+  let left = mostWords
+  return words.flatMap((word) => {
+    if (left <= 0) return []
+    const part = word.slice(0, left)
+    left -= part.length
+    return [part]
+  })
 }
 
 /** As text for the shim. */
@@ -25,11 +42,16 @@ export function aboutOf(
   const { name, labels, seccomp, groups, env, stopTimeout } = options
   const about: About = {
     image: typeof image === 'string' ? image : image.rootfs,
+    command: shortened(process.args),
     created: Date.now(),
     hostname,
     stopSignal,
     ...(stopTimeout !== undefined && { stopTimeout }),
-    spec: { ociVersion, process, root },
+    ...(name !== undefined && { name }),
+    ...(labels !== undefined && { labels }),
+  }
+  const host: About['host'] = {
+    spec: { ociVersion, process: { ...process, args: [] }, root },
     options: {
       ...(name !== undefined && { name }),
       ...(labels !== undefined && { labels }),
@@ -39,5 +61,8 @@ export function aboutOf(
       ...(env !== undefined && 'HOSTNAME' in env && { env: { HOSTNAME: env.HOSTNAME } }),
     },
   }
-  return JSON.stringify(about)
+  const whole = JSON.stringify({ ...about, host })
+  if (whole.length <= most) return whole
+  const less = JSON.stringify(about)
+  return less.length <= most ? less : JSON.stringify({ ...about, labels: {} })
 }

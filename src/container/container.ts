@@ -1,9 +1,8 @@
 /** A running container that ends with the block, or the program, that holds it. */
-import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
 import { CaissonError } from '../errors.ts'
 import { agentOf, connectTo } from './dial.ts'
-import type { ListeningOptions } from './dial.ts'
+import type { ContainerAgent, ListeningOptions } from './dial.ts'
 import { exec } from './exec.ts'
 import type { ExecOptions, Host } from './exec.ts'
 import { later, milliseconds } from './units.ts'
@@ -54,8 +53,11 @@ export interface Container {
    * of its network, after 1 ms, then less often, at last every 20 ms. Rejects with ERR_NOT_RUNNING if it ends before.
    */
   listening(port: number, options?: ListeningOptions): Promise<void>
-  /** For `http.request` and clients that take an agent: connects to the port of the URL, inside; its host is not looked at. */
-  agent(): Agent
+  /**
+   * For `http.request` and clients that take an agent, and as `dispatcher` for Node's `fetch`: connects to the port of the
+   * URL, inside; its host is not looked at. http alone.
+   */
+  agent(): ContainerAgent
   /** Figures now; rejects with ERR_NOT_RUNNING once it has ended. */
   stats(): Promise<Stats>
   /** Ends it, everything in it at once, and waits until nothing of it is left. */

@@ -1,5 +1,4 @@
 /** The containers that run now, of this program and of every other of the same user and root. */
-import type { Agent } from 'node:http'
 import type { Socket } from 'node:net'
 import { CaissonError } from '../errors.ts'
 import { toError } from '../native.ts'
@@ -8,7 +7,7 @@ import type { About } from './about.ts'
 import type { Container, StopOptions } from './container.ts'
 import { agentOf, connectTo, dialInto, listeningIn } from './dial.ts'
 import { exec } from './exec.ts'
-import type { ExecOptions } from './exec.ts'
+import type { ExecOptions, Host } from './exec.ts'
 import { PeerConnection, shimPaths } from './peer.ts'
 import { ended, ownNamespaces } from './process.ts'
 import type { Stats } from './process.ts'
@@ -65,19 +64,19 @@ function found(path: string, event: ShimEvent): Found[] {
   const { listed, isolation, pid } = event
   if (listed === undefined || isolation === undefined) return []
   const about = JSON.parse(listed.about) as About
-  const { process } = about.spec
+  const process = about.host?.spec.process
   const info: ContainerInfo = {
     id: listed.id,
-    name: about.options.name,
-    labels: about.options.labels ?? {},
+    name: about.name,
+    labels: about.labels ?? {},
     image: about.image,
-    command: process.args,
+    command: about.command,
     created: new Date(about.created),
     hostname: about.hostname,
     pid: pid ?? 0,
-    env: process.env,
-    workdir: process.cwd,
-    user: process.user.username,
+    env: process?.env ?? [],
+    workdir: process?.cwd ?? '',
+    user: process?.user.username ?? '',
     isolation: isolationOf(isolation, ownNamespaces()),
   }
   return [{ path, container: listed.container, about, info }]
@@ -124,15 +123,11 @@ function pick(ref: string, known: readonly Found[]): Found {
 
 function running(peer: PeerConnection, { container, about, info }: Found): RunningContainer {
   const state = { isOver: false }
-  const host = {
-    id: info.id,
-    token: container,
-    hostname: about.hostname,
-    spec: about.spec,
-    options: about.options,
-    get isOver() {
-      return state.isOver
-    },
+  const host = (): Host => {
+    if (about.host !== undefined)
+      return { id: info.id, token: container, hostname: about.hostname, ...about.host, isOver: state.isOver }
+    const message = 'its environment or its profile is too large to be handed to other programs'
+    throw new CaissonError('ERR_UNSUPPORTED', `exec: ${message}`, { subject: 'exec' })
   }
   const wait = async (): Promise<void> => {
     try {
@@ -173,7 +168,7 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
       if (state.isOver) throw ended(info.id)
       return listeningIn(peer, container, port, options)
     },
-    agent: (): Agent => agentOf(dial),
+    agent: () => agentOf(dial),
     stats: async () => statsOver(peer, container, info.id),
     close: () => peer.close(),
     async [Symbol.asyncDispose]() {

@@ -107,8 +107,31 @@ export async function connectTo(dial: (port: number) => Promise<number>, port: n
   return socket
 }
 
+/** For `http.request`, for clients that take an agent, and for Node's own `fetch(url, { dispatcher })`. */
+export type ContainerAgent = Agent & NonNullable<RequestInit['dispatcher']>
+
+interface Dispatcher {
+  dispatch(options: object, handler: object): boolean
+  destroy(): Promise<void>
+}
+type Connector = (
+  options: { port: string; protocol: string },
+  answer: (error: Error | null, socket: Socket | null) => void,
+) => void
+
+/** The dispatcher of Node's own fetch, which is not to be imported: it has left one of its class where undici looks for it. */
+function dispatcherOf(connect: Connector): Dispatcher {
+  const known = (globalThis as unknown as Record<symbol, object | undefined>)[
+    Symbol.for('undici.globalDispatcher.1')
+  ]
+  const Base = known?.constructor as (new (options: { connect: Connector }) => Dispatcher) | undefined
+  if (Base === undefined)
+    throw new CaissonError('ERR_DIAL', 'agent: this Node has no fetch that takes a dispatcher')
+  return new Base({ connect })
+}
+
 /** An agent whose connections are made by `dial`. */
-export function agentOf(dial: (port: number) => Promise<Socket>): Agent {
+export function agentOf(dial: (port: number) => Promise<Socket>): ContainerAgent {
   // Loaded by who asks for one.
   const require = createRequire(import.meta.url)
   const { Agent: Base } = require('node:http') as typeof Http
@@ -120,5 +143,23 @@ export function agentOf(dial: (port: number) => Promise<Socket>): Agent {
     called(Number(options.port), (error, socket) => callback?.(error, socket))
     return undefined
   }
-  return agent
+  let fetching: Dispatcher | undefined
+  const connect: Connector = ({ port, protocol }, answer) => {
+    if (protocol !== 'http:') {
+      answer(
+        new CaissonError('ERR_DIAL', `agent: ${protocol} is not http:, which is all that it speaks`),
+        null,
+      )
+      return
+    }
+    called(port === '' ? 80 : Number(port), answer)
+  }
+  return Object.assign(agent, {
+    dispatch: (options: object, handler: object) =>
+      (fetching ??= dispatcherOf(connect)).dispatch(options, handler),
+    destroy: () => {
+      void fetching?.destroy()
+      Base.prototype.destroy.call(agent)
+    },
+  }) as unknown as ContainerAgent
 }

@@ -94,7 +94,7 @@ function compose(command: readonly string[], options: RunOptions, host: Host): S
 /** Starts a command in a container. */
 export function exec(
   connection: Connection,
-  host: Host,
+  found: Host | (() => Host),
   command: readonly string[],
   given: ExecOptions,
 ): ProcessPromise<string | Buffer> {
@@ -102,6 +102,7 @@ export function exec(
     const called = now()
     const { promise, ...settle } = Promise.withResolvers<Result<string | Buffer>>()
     const options = checked(given)
+    const host = typeof found === 'function' ? found() : found
     const { name, labels, seccomp, groups } = host.options
     const whole = { ...options, ...(name !== undefined && { name }), ...(labels !== undefined && { labels }) }
     const live = new Run(connection, host.id, whole, times(options), called, settle)

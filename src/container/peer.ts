@@ -47,6 +47,7 @@ export class PeerConnection implements Connection {
       }
       const connected: Connected = new Connected(shim, () => {
         resolve(undefined)
+        shim.close()
         for (const listener of Array.from(connected.listeners.values())) listener(gone())
         connected.settle()
       })

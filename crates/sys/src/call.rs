@@ -100,6 +100,7 @@ mod arch {
         pub const RECVMSG: usize = 47;
         pub const CLONE: usize = 56;
         pub const EXECVE: usize = 59;
+        pub const KILL: usize = 62;
         pub const FCNTL: usize = 72;
         pub const GETPPID: usize = 110;
         pub const SETSID: usize = 112;
@@ -167,6 +168,7 @@ mod arch {
         pub const RECVMSG: usize = 212;
         pub const CLONE: usize = 220;
         pub const EXECVE: usize = 221;
+        pub const KILL: usize = 129;
         pub const EXECVEAT: usize = 281;
         pub const FCNTL: usize = 25;
         pub const GETPPID: usize = 173;

@@ -176,15 +176,16 @@ pub struct End {
     pub max_rss_kib: u64,
 }
 
+const WNOHANG: usize = 1;
+const WEXITED: usize = 4;
+const WALL: usize = 0x4000_0000;
+
 /// Takes the end of a child, if it has ended (waitid(2), `P_PIDFD | WEXITED | WNOHANG`, any kind of child).
 ///
 /// # Errors
 /// ECHILD if it is not a child of ours, or its end was taken.
 pub fn reap(pidfd: impl Descriptor) -> Result<Option<End>, Errno> {
     const P_PIDFD: usize = 3;
-    const WNOHANG: usize = 1;
-    const WEXITED: usize = 4;
-    const WALL: usize = 0x4000_0000;
     const CLD_EXITED: i32 = 1;
     #[repr(C, align(8))]
     struct SigInfo {
@@ -217,6 +218,45 @@ pub fn reap(pidfd: impl Descriptor) -> Result<Option<End>, Errno> {
         system_us: system_s.wrapping_mul(1_000_000).wrapping_add(system_us),
         max_rss_kib,
     }))
+}
+
+/// Whether a child has ended; its end is not taken.
+///
+/// # Errors
+/// ECHILD if it is not a child of ours, or its end was taken.
+pub fn has_ended(pidfd: impl Descriptor) -> Result<bool, Errno> {
+    const P_PIDFD: usize = 3;
+    const WNOWAIT: usize = 0x100_0000;
+    let mut info = [0u32; 32];
+    let args =
+        [P_PIDFD, pidfd.raw() as usize, info.as_mut_ptr() as usize, WNOHANG | WEXITED | WALL | WNOWAIT, 0, 0];
+    // SAFETY: `info` is as large as a siginfo_t (128), and ours.
+    unsafe { call(nr::WAITID, args) }?;
+    let [signo, ..] = info;
+    Ok(signo != 0)
+}
+
+/// Sends SIGKILL to the process group of this id. Right only while a process of it is a child of ours that was not reaped.
+///
+/// # Errors
+/// As kill(2): ESRCH where there is none.
+pub fn kill_group(id: u32) -> Result<(), Errno> {
+    // SAFETY: kill takes numbers only.
+    unsafe { call(nr::KILL, [(id as usize).wrapping_neg(), 9, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Takes the end of one child of ours in this process group; false if none has ended yet.
+///
+/// # Errors
+/// ECHILD where no child of ours is in it any more.
+pub fn reap_group(id: u32) -> Result<bool, Errno> {
+    const P_PGID: usize = 2;
+    let mut info = [0u32; 32];
+    let args = [P_PGID, id as usize, info.as_mut_ptr() as usize, WNOHANG | WEXITED | WALL, 0, 0];
+    // SAFETY: `info` is as large as a siginfo_t (128), and ours.
+    unsafe { call(nr::WAITID, args) }?;
+    let [signo, ..] = info;
+    Ok(signo != 0)
 }
 
 /// Leaves the caller's namespaces of these kinds for new ones.

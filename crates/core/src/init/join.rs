@@ -12,6 +12,7 @@ use crate::plan::LaunchPlan;
 use crate::wire::Wire;
 use caisson_sys::process::{self, namespace};
 use caisson_sys::{Cwd, Descriptor, Fd, file, identity as rights, ioctl};
+use nix::fcntl::OFlag;
 use std::vec::IntoIter;
 
 /// Does what comes by `socket`, as its shim's child. Does not return.
@@ -19,8 +20,18 @@ pub fn join(socket: Fd) -> ! {
     match enter(&socket) {
         Ok((plan, join, stdio, root)) => {
             let Join { hostname, own_stdio, ids, grouped, .. } = join;
-            let given =
-                Given { stdio, own_stdio, report: socket, hostname, ids, house: None, gathers: !grouped };
+            let gate =
+                nix::unistd::pipe2(OFlag::O_CLOEXEC).ok().map(|(closed, open)| (closed.into(), open.into()));
+            let given = Given {
+                stdio,
+                own_stdio,
+                report: socket,
+                hostname,
+                ids,
+                house: None,
+                gathers: !grouped,
+                gate,
+            };
             become_command(plan, given, Some(root), c"caisson-exec")
         }
         Err(error) => {
@@ -79,6 +90,7 @@ impl Init {
         // The container's own root goes before: descriptors are seen by who may see into the process.
         self.root = None;
         self.proc = None;
+        let gate = self.given.gate.take();
         let pid = process::fork_sibling().map_err(|errno| match errno {
             // The first process of the pid namespace has ended, and nobody is born in it any more (pid_namespaces(7)).
             caisson_sys::Errno::ENOMEM => Error::new(Code::NotRunning, stage, "container", "is not running"),
@@ -89,7 +101,17 @@ impl Init {
         })?;
         if pid != 0 {
             let told = file::write_all(&self.given.report, &Report::Born { pid }.to_bytes());
+            if let (Ok(()), Some((_, open))) = (&told, &gate) {
+                let _ = file::write_all(open, b"1");
+            }
             caisson_sys::exit(i32::from(told.is_err()));
+        }
+        // Until the shim has been told who this is, it finds it by the process group, which is the joiner's.
+        if let Some((closed, open)) = gate {
+            drop(open);
+            if file::read_into(&closed, &mut [0]).map_or(true, |read| read.is_empty()) {
+                caisson_sys::exit(1);
+            }
         }
         // A session of its own, so that a terminal's signals reach it; the terminal goes with it.
         process::setsid().at(stage, "setsid")?;

@@ -44,6 +44,8 @@ pub struct Given {
     pub house: Option<House>,
     /// Whether orphans among its descendants come to it, which is how they are found without a cgroup.
     pub gathers: bool,
+    /// What a joiner opens to the process that it became, once its shim was told of that.
+    pub gate: Option<(Fd, Fd)>,
 }
 
 /// What the first process of a container makes the container from.

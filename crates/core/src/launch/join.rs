@@ -15,6 +15,8 @@ use caisson_sys::{Descriptor, Errno, Fd, fd};
 pub struct Joining {
     /// The joiner: it ends once the command's process is there.
     pub pidfd: Fd,
+    /// Its id, and that of its process group once it has one.
+    pub pid: u32,
     /// Where it reports; its end is the exec.
     pub report: Fd,
     /// The command's group; none where the container has none.
@@ -40,7 +42,7 @@ impl Launcher {
         stamps.grouped = clock::now();
         let started = self.join(group.as_ref(), (container, namespaces), exec, (plan, stdio));
         match started {
-            Ok((pidfd, report)) => Ok(Joining { pidfd, report, group, stamps }),
+            Ok((pid, pidfd, report)) => Ok(Joining { pidfd, pid, report, group, stamps }),
             Err(error) => {
                 let _ = group.map(|group| group.remove());
                 Err(error)
@@ -54,7 +56,7 @@ impl Launcher {
         (container, namespaces): (&Fd, u64),
         exec: &Exec,
         (plan, stdio): (&Fd, &[Fd]),
-    ) -> Result<(Fd, Fd)> {
+    ) -> Result<(u32, Fd, Fd)> {
         let (report, theirs) = socket_pair()?;
         let join = Join {
             shim: std::process::id(),
@@ -68,7 +70,7 @@ impl Launcher {
         descriptors.extend(stdio.iter().map(|file| file as &dyn Descriptor));
         channel::send(&report, &join, &descriptors, false).at(Stage::CLONE, "join")?;
         match process::fork(0, group.map(|group| &group.fd)).at(Stage::CLONE, "clone3")? {
-            Fork::Parent { pidfd, .. } => Ok((pidfd, report)),
+            Fork::Parent { pid, pidfd } => Ok((pid, pidfd, report)),
             Fork::Child => {
                 let error = self.execute(&theirs);
                 let _ = file::write_all(&theirs, &Report::Failed { error }.to_bytes());

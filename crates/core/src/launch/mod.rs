@@ -286,6 +286,7 @@ impl Launcher {
                     ids: self.ids.clone(),
                     house: Some(house),
                     gathers: false,
+                    gate: None,
                 };
                 init::init(std::mem::take(plan), given)
             }

@@ -208,6 +208,7 @@ fn check_joiner(filter: &Filter, terminal: bool) -> Result<()> {
     const CLONE_PARENT_SIGCHLD: u64 = 0x8000 | 17;
     const TIOCSCTTY: u64 = 0x540e;
     filter.check_call("clone", Some([CLONE_PARENT_SIGCHLD, 0, 0, 0, 0, 0]))?;
+    filter.check_call("read", None)?;
     filter.check_call("setsid", None)?;
     if terminal { filter.check_call("ioctl", Some([0, TIOCSCTTY, 0, 0, 0, 0])) } else { Ok(()) }
 }

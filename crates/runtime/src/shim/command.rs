@@ -253,6 +253,11 @@ impl Command {
         Some(Event::Started { token: self.token, pid: self.pid, isolation: self.isolation.clone() })
     }
 
+    /// Whether the command itself runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.start == Start::Executed && self.end.is_none()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.end.is_some()
     }

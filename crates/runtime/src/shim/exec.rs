@@ -33,6 +33,7 @@ pub(super) struct Exec {
     uid_map: String,
     group: Option<Member>,
     joining: Joining,
+    joiner: u32,
     /// When a joiner that is to be killed is waited for no longer.
     joiner_until: Option<u64>,
     /// Since when its group is busy after its end.
@@ -58,7 +59,8 @@ impl Exec {
         (plan, stdio): (&Fd, &[Fd]),
         terminal_to: Option<Fd>,
     ) -> Result<Self> {
-        if container.command.has_ended() {
+        // Before its command runs its first process may still be in the host's mount namespace.
+        if !container.command.is_running() {
             return Err(Error::new(Code::NotRunning, Stage::CLONE, "container", "is not running"));
         }
         let first = (&container.command.pidfd, container.namespaces);
@@ -87,6 +89,7 @@ impl Exec {
             uid_map: launcher.uid_map().to_owned(),
             group: joining.group,
             joining: Joining::Under,
+            joiner: joining.pid,
             joiner_until: None,
             busy_since: None,
             done: false,
@@ -163,8 +166,12 @@ impl Exec {
         }
     }
 
-    /// Takes the end of its process. That of a joiner which became nothing is the end of all.
+    /// Takes the end of its process. That of a joiner which became nothing is the end of all; one that was killed as it
+    /// became something could not say so, and what it became would keep the container's first process from ending.
     pub(super) fn reap(&mut self, epoll: &Epoll) {
+        if self.joining == Joining::Under && process::has_ended(&self.command.pidfd) == Ok(true) {
+            end_group(self.joiner);
+        }
         let group = self.group.as_ref();
         let figures = || match group {
             Some(group) => (stats::usage(&group.fd), stats::oom_kills(&group.fd)),
@@ -219,6 +226,18 @@ impl Exec {
 
     pub(super) fn is_due(&self, now: u64) -> bool {
         self.command.has_ended() || self.wakes_at(now, 1).is_some_and(|at| at <= now)
+    }
+}
+
+/// Kills what a joiner left in its group and takes all ends, its own too.
+fn end_group(joiner: u32) {
+    let _ = process::kill_group(joiner);
+    for _ in 0..2_000 {
+        match process::reap_group(joiner) {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(std::time::Duration::from_micros(500)),
+            Err(_) => return,
+        }
     }
 }
 

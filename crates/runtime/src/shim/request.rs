@@ -106,7 +106,7 @@ impl Shim {
                 let known: Vec<Event> = self
                     .containers
                     .values()
-                    .filter(|container| !container.command.has_ended())
+                    .filter(|container| container.command.is_running())
                     .map(|container| Event::Listed { token, listed: container.listed() })
                     .collect();
                 known.iter().for_each(|event| self.tell(event));
@@ -155,6 +155,8 @@ impl Shim {
         let token = wanted.token;
         let (plan, stdio, terminal) = given(descriptors)?;
         let container = self.containers.get_mut(&wanted.container).ok_or_else(not_running)?;
+        // Whether its command runs may not have been looked at yet.
+        container.command.read_reports(&self.epoll, &mut self.room);
         let waited_for = terminal.is_some();
         let mut exec = Exec::start(&self.launcher, container, wanted, (&plan, &stdio), terminal)?;
         if self.watch(&exec.command.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS).is_err() {
