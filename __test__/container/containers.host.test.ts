@@ -84,7 +84,7 @@ test('they are listed, found, entered, dialled, counted, and ended', async (t) =
   other.kill()
   await other.wait()
   t.is(String((await gone)[0]), 'a2 null killed\n')
-  for (const ref of ['a1', 'zz', 'a'])
+  for (const ref of ['a1', 'zz', 'a1-'])
     await t.throwsAsync(engine.containers.get(ref), { code: 'ERR_CONTAINER_NOT_FOUND' })
   await t.throwsAsync(engine.containers.get(''), { code: 'ERR_INVALID_OPTION' })
 })
