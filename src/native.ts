@@ -71,7 +71,7 @@ export function toError(failure: Addon.Failure): CaissonError {
   const { code, stage, errno, subject, message } = failure
   // What the kernel says needs its place; what Caisson says is a sentence already.
   const placed =
-    stage === 'exec' || stage === 'identity'
+    stage === 'exec' || stage === 'identity' || code === 'ERR_NOT_RUNNING'
       ? message
       : `${stage}: ${subject === '' ? '' : `${subject}: `}${message}`
   return new CaissonError(code as ErrorCode, placed, { stage, errno, subject })

@@ -61,7 +61,9 @@ fn enter(socket: &Fd) -> Result<(LaunchPlan, Join, Vec<Fd>, Fd)> {
     // root is the first process's group: it is one of this process's own group.
     let kinds = join.namespaces & !namespace::CGROUP;
     process::setns(&container, kinds).map_err(|errno| match errno {
-        caisson_sys::Errno::ESRCH => Error::new(Code::NotRunning, stage, "container", "is not running"),
+        caisson_sys::Errno::ESRCH => {
+            Error::new(Code::NotRunning, stage, "container", "the container is not running")
+        }
         errno => {
             Error { errno: Some(errno.raw()), ..Error::new(Code::Launch, stage, "setns", errno.to_string()) }
         }
@@ -93,7 +95,9 @@ impl Init {
         let gate = self.given.gate.take();
         let pid = process::fork_sibling().map_err(|errno| match errno {
             // The first process of the pid namespace has ended, and nobody is born in it any more (pid_namespaces(7)).
-            caisson_sys::Errno::ENOMEM => Error::new(Code::NotRunning, stage, "container", "is not running"),
+            caisson_sys::Errno::ENOMEM => {
+                Error::new(Code::NotRunning, stage, "container", "the container is not running")
+            }
             errno => Error {
                 errno: Some(errno.raw()),
                 ..Error::new(Code::Launch, stage, "clone", errno.to_string())

@@ -3,7 +3,7 @@
 use super::Init;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::off::off;
-use crate::plan::Filesystem;
+use crate::plan::{Filesystem, Source};
 use crate::rootfs::open::{Kind, find, find_or_make, is_directory};
 use caisson_sys::process::{self, namespace};
 use caisson_sys::{Cwd, Errno, Fd, file, mount};
@@ -94,7 +94,13 @@ impl Init {
         let directory = directory || is_directory(&mounted).at(Stage::MOUNT, at())?;
         let kind = if directory { Kind::Directory } else { Kind::File };
         let follow = follow || off("no_symlinks");
-        let place = find_or_make(self.root(Stage::MOUNT)?, target, kind, follow).at(Stage::MOUNT, at())?;
+        let place = match find_or_make(self.root(Stage::MOUNT)?, target, kind, follow) {
+            // A tree of somebody else's, in which this user can make nothing: then it has none of the engine's files.
+            Err(Errno::EACCES | Errno::EPERM) if self.given.ids.is_some() && self.is_engine_file(slot) => {
+                return Ok(());
+            }
+            place => place.at(Stage::MOUNT, at())?,
+        };
         if is_directory(&place).at(Stage::MOUNT, at())? != directory {
             let errno = if directory { Errno::ENOTDIR } else { Errno::EISDIR };
             return Err(errno).at(Stage::MOUNT, at());
@@ -106,6 +112,10 @@ impl Init {
             self.dev = Some(mounted);
         }
         Ok(())
+    }
+
+    fn is_engine_file(&self, slot: u32) -> bool {
+        matches!(self.plan.sources.get(slot as usize), Some(Source::Bundle { .. }))
     }
 
     /// Everything below /dev is made through the tmpfs that we mounted there (CVE-2026-41579, CVE-2026-47766). Without

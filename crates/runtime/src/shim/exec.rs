@@ -61,7 +61,12 @@ impl Exec {
     ) -> Result<Self> {
         // Before its command runs its first process may still be in the host's mount namespace.
         if !container.command.is_running() {
-            return Err(Error::new(Code::NotRunning, Stage::CLONE, "container", "is not running"));
+            return Err(Error::new(
+                Code::NotRunning,
+                Stage::CLONE,
+                "container",
+                "the container is not running",
+            ));
         }
         let first = (&container.command.pidfd, container.namespaces);
         let group = container.made.cgroup.as_mut();

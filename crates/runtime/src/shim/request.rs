@@ -13,7 +13,7 @@ use caisson_sys::{Errno, Fd, process};
 use nix::sys::epoll::EpollFlags;
 
 pub(super) fn not_running() -> Error {
-    Error::new(Code::NotRunning, Stage::CLONE, "container", "is not running")
+    Error::new(Code::NotRunning, Stage::CLONE, "container", "the container is not running")
 }
 
 /// Plan, stdio, and instead of stdio where a terminal goes.
@@ -172,7 +172,7 @@ impl Shim {
         let refuse = |code, message| Error::new(code, Stage::DIAL, "container", message);
         let back = back.ok_or_else(|| refuse(Code::RuntimeMismatch, "has no way back"))?;
         let running = self.containers.get(&container).filter(|container| !container.command.has_ended());
-        let running = running.ok_or_else(|| refuse(Code::Dial, "is not running"))?;
+        let running = running.ok_or_else(not_running)?;
         let dialer = Dialer::start(&running.command.pidfd, running.namespaces, back, port)?;
         self.watch(&dialer.process, EpollFlags::EPOLLIN, token * KINDS + DIALER)?;
         self.dialers.insert(token, dialer);
