@@ -11,7 +11,7 @@ use crate::off::off;
 use crate::plan::LaunchPlan;
 use crate::wire::Wire;
 use caisson_sys::process::{self, namespace};
-use caisson_sys::{Cwd, Descriptor, Fd, file, identity as rights, ioctl};
+use caisson_sys::{Cwd, Descriptor, Errno, Fd, file, identity as rights, ioctl};
 use nix::fcntl::OFlag;
 use std::vec::IntoIter;
 
@@ -60,20 +60,20 @@ fn enter(socket: &Fd) -> Result<(LaunchPlan, Join, Vec<Fd>, Fd)> {
     // All at once: what fails half-way has entered nothing (setns(2)). The cgroup namespace is not the container's, whose
     // root is the first process's group: it is one of this process's own group.
     let kinds = join.namespaces & !namespace::CGROUP;
-    process::setns(&container, kinds).map_err(|errno| match errno {
-        caisson_sys::Errno::ESRCH => {
-            Error::new(Code::NotRunning, stage, "container", "the container is not running")
-        }
-        errno => {
-            Error { errno: Some(errno.raw()), ..Error::new(Code::Launch, stage, "setns", errno.to_string()) }
-        }
-    })?;
+    match process::setns(&container, kinds) {
+        Err(Errno::ESRCH) => return Err(not_running()),
+        entered => entered.at(stage, "setns")?,
+    }
     drop(container);
     if join.namespaces & namespace::CGROUP != 0 {
         process::unshare(namespace::CGROUP).at(stage, "unshare")?;
     }
     let root = file::openat2(Cwd, c"/", file::open::PATH | file::open::DIRECTORY, 0, 0).at(stage, "/")?;
     Ok((plan, join, descriptors.collect(), root))
+}
+
+fn not_running() -> Error {
+    Error::new(Code::NotRunning, Stage::CLONE, "container", "the container is not running")
 }
 
 /// Every change of ids, and of capabilities with a user namespace, may undo it (PR_SET_DUMPABLE(2const)).
@@ -93,16 +93,11 @@ impl Init {
         self.root = None;
         self.proc = None;
         let gate = self.given.gate.take();
-        let pid = process::fork_sibling().map_err(|errno| match errno {
+        let pid = match process::fork_sibling() {
             // The first process of the pid namespace has ended, and nobody is born in it any more (pid_namespaces(7)).
-            caisson_sys::Errno::ENOMEM => {
-                Error::new(Code::NotRunning, stage, "container", "the container is not running")
-            }
-            errno => Error {
-                errno: Some(errno.raw()),
-                ..Error::new(Code::Launch, stage, "clone", errno.to_string())
-            },
-        })?;
+            Err(Errno::ENOMEM) => return Err(not_running()),
+            forked => forked.at(stage, "clone")?,
+        };
         if pid != 0 {
             let told = file::write_all(&self.given.report, &Report::Born { pid }.to_bytes());
             if let (Ok(()), Some((_, open))) = (&told, &gate) {

@@ -82,8 +82,8 @@ impl Launcher {
     /// Replaces this process by a joiner. Comes back only with an error.
     fn execute(&self, socket: &Fd) -> Error {
         let failed = |subject: &str, errno: Errno| {
-            let error = Error::new(Code::Launch, Stage::CLONE, subject, errno.to_string());
-            Error { errno: Some(errno.raw()), ..error }
+            let message = nix::errno::Errno::from_raw(errno.raw()).to_string();
+            Error { errno: Some(errno.raw()), ..Error::new(Code::Launch, Stage::CLONE, subject, message) }
         };
         if let Err(errno) = fd::place(socket, 0) {
             return failed("dup3", errno);
