@@ -79,6 +79,9 @@ export interface BundleFile {
   content: string
 }
 
+/** Whether a descriptor of the caller's can be a payload's own; else it is relayed. */
+export declare function canBeHandedIn(number: number): boolean
+
 /** Closes a descriptor, unless a stream has it. Not by node:fs, which warns of descriptors that it did not open. */
 export declare function closeDescriptor(number: number): void
 

@@ -773,10 +773,11 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, closeDescriptor, drain, hear, isTerminal, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, wayBack } = nativeBinding
+const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, hear, isTerminal, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, wayBack } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
+export { canBeHandedIn }
 export { closeDescriptor }
 export { drain }
 export { hear }

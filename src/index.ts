@@ -17,7 +17,8 @@ export type {
   StdioOption,
   Ulimit,
 } from './container/options.ts'
-export type { Process, ProcessPromise, Stats } from './container/process.ts'
+export type { Stats } from './container/figures.ts'
+export type { Process, ProcessPromise } from './container/process.ts'
 export type { Cause, Isolation, Result, Timing, Usage } from './container/result.ts'
 export type { Image } from './container/run.ts'
 export type { Output } from './container/stdio.ts'

@@ -10,7 +10,7 @@ import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { Engine } from '../../src/index.ts'
 import { rootTest } from '../host/only.ts'
-import { rootfs, scene } from './scene.ts'
+import { rootfs, scale, scene } from './scene.ts'
 
 const api = new URL('../../src/index.ts', import.meta.url).href
 
@@ -139,6 +139,76 @@ test('a program that is killed is nobody’s peer, and one that is stopped holds
   await found.wait()
   t.deepEqual(await engine.containers.list(), [])
   found.close()
+})
+
+test('figures of a command, and what is asked of a connection that is closed', async (t) => {
+  const { engine } = await scene(t)
+  await using held = await engine.start({ rootfs }, ['sleep', '600'])
+  await using found = await engine.containers.get(held.id)
+  const command = found.exec(['sleep', '600'])
+  await command.started
+  const all = await Promise.all([command.stats(), found.stats(), held.stats(), command.stats()])
+  t.is(all.length, 4)
+  command.kill('SIGKILL')
+  t.is((await command).cause, 'killed')
+  const waiting = found.wait()
+  found.close()
+  await t.throwsAsync(waiting, { code: 'ERR_SHIM_LOST' })
+})
+
+test('what is asked last is heard, however busy the owner', async (t) => {
+  const { engine, root, run } = await scene(t)
+  let busy = true
+  const lanes = Array.from({ length: 6 }, async () => {
+    while (busy) await run(['true'])
+  })
+  for (let round = 0; round < 20 / scale; round += 1) {
+    const held = await engine.start({ rootfs }, ['sleep', '600'], { name: `n${round}` })
+    const text = `
+      import { Engine } from '${api}'
+      const found = await new Engine({ root: ${JSON.stringify(root)} }).containers.get('n${round}')
+      found.kill()
+      found.close()
+      process.exit()`
+    await once(
+      spawn(process.execPath, ['--input-type=module-typescript', '-e', text], { stdio: 'inherit' }),
+      'exit',
+    )
+    t.is((await held.wait()).cause, 'killed')
+  }
+  busy = false
+  await Promise.all(lanes)
+})
+
+test('a shim that is stopped keeps nobody', async (t) => {
+  const { root } = await scene(t)
+  const child = await program(t, root, ['deaf'])
+  const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ')
+  const shim = Number(children.find((pid) => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'caisson-shim\n'))
+  process.kill(shim, 'SIGSTOP')
+  const text = `
+    import { Engine } from '${api}'
+    console.log((await new Engine({ root: ${JSON.stringify(root)} }).containers.list()).length)`
+  const other = spawn(process.execPath, ['--input-type=module-typescript', '-e', text], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [code] = (await once(other, 'exit')) as [number]
+  t.is(code, 0)
+  process.kill(shim, 'SIGCONT')
+})
+
+test('more than there is room for is not told, and no reason to refuse', async (t) => {
+  const { engine } = await scene(t)
+  const env = { A: '漢'.repeat(22_000), B: '漢'.repeat(22_500) }
+  await using held = await engine.start({ rootfs }, ['sleep', '600'], {
+    env,
+    labels: { a: '漢'.repeat(50_000) },
+  })
+  const [info] = await engine.containers.list()
+  t.is(info?.id, held.id)
+  await using found = await engine.containers.get(held.id)
+  await t.throwsAsync(found.exec(['true']), { code: 'ERR_UNSUPPORTED' })
+  t.is((await held.exec(['sh', '-c', 'echo ${#A}'])).exitCode, 0)
 })
 
 rootTest('only this user is let in, and no name is abstract', async (t) => {

@@ -161,12 +161,41 @@ test('timeout, abort and kill end it with all its children, and nothing else', a
   t.is((await other).signal, 'SIGTERM')
 })
 
+test('a signal that comes before the command does is not lost', async (t) => {
+  const play = await scene(t)
+  await using held = await hold(play)
+  for (let round = 0; round < 20; round += 1) {
+    const command = held.exec(['sleep', '60'])
+    if (round % 2 === 1) await sleep(round / 10)
+    t.true(command.kill())
+    const { cause, signal } = await command
+    t.deepEqual([cause, signal], ['killed', 'SIGTERM'])
+  }
+})
+
+test('a container whose first process is an init is entered, too', async (t) => {
+  const play = await scene(t)
+  await using held = await play.engine.start({ rootfs }, ['sleep', '600'], { init: true })
+  const { stdout } = await held.exec(['ps', '-o', 'pid,args'])
+  t.regex(stdout, /^ +1 .*caisson-runtime init \d+$/m)
+  await t.throwsAsync(held.dial(9), { code: 'ERR_DIAL', message: /ECONNREFUSED/ })
+  t.is((await held.stop()).exitCode, 143)
+})
+
 test('what it leaves behind lives on, and ends with the container', async (t) => {
   const play = await scene(t)
   const held = await hold(play)
   const { exitCode } = await held.exec(['sh', '-c', 'sleep 600 >/dev/null 2>&1 &'])
   t.is(exitCode, 0)
   t.is((await held.exec(['sh', '-c', 'pidof sleep | wc -w'])).stdout, '2\n')
+  const cgroup = held.isolation?.cgroup ?? ''
+  if (cgroup !== '') {
+    await held.exec(['sh', '-c', 'sleep .2 >/dev/null 2>&1 &'])
+    const groups = (): number => readdirSync(cgroup).filter((name) => name.startsWith('x-')).length
+    t.is(groups(), 2)
+    for (let look = 0; look < 50 && groups() > 1; look += 1) await sleep(100)
+    t.is(groups(), 1)
+  }
   await held[Symbol.asyncDispose]()
 })
 

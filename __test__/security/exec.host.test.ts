@@ -1,4 +1,5 @@
 /** What a container sees and keeps of the way by which another command comes into it. */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import type { Container, RunOptions } from '../../src/index.ts'
@@ -70,6 +71,37 @@ row(
   },
   'root',
 )
+
+row('B2', 'a payload that traces all that come keeps no command, and the shim does not spin', async (t) => {
+  const { engine, dir } = await scene(t)
+  makeRoot(dir)
+  probe(join(dir, 'bin'))
+  const held = await engine.start({ rootfs: dir }, ['probe', 'seize'])
+  for await (const line of held.main.stdout?.lines() ?? []) if (line === 'up') break
+  const cpu = (): number => {
+    const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ')
+    return Math.max(
+      ...children.map((pid) => {
+        const [, , ...words] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+        return Number(words[9]) + Number(words[10])
+      }),
+    )
+  }
+  const before = cpu()
+  const outcomes = await Promise.all([
+    held.exec(['sleep', '60'], { timeout: 300 }).then(({ cause }) => cause),
+    held.exec(['sleep', '.5']).then(
+      ({ cause }) => cause,
+      (error: Error) => error.message,
+    ),
+  ])
+  t.is(outcomes[0], 'timeout')
+  t.regex(outcomes[1], /^exit$|^watch: ptrace: /)
+  // Ticks of 10 ms.
+  await new Promise((resolve) => setTimeout(resolve, 1000))
+  t.true(cpu() - before < 40, `${cpu() - before} ticks`)
+  await held[Symbol.asyncDispose]()
+})
 
 row('B3', 'the container’s cgroup files are for reading', async (t) => {
   const { engine, dir } = await scene(t)

@@ -3,6 +3,7 @@
  *   probe with-key NAME COMMAND...  in a session keyring of its own that holds a key NAME
  *   probe find-key NAME             whether the session keyring has it
  *   probe push                      TIOCSTI, TIOCSCTTY and TIOCLINUX on stdin, stdout, stderr and /dev/tty
+ *   probe seize                     traces every process that comes, and never takes an end
  *   probe watch SECONDS             what can be seen of processes that are on their way to a command: a line each,
  *                                   `saw` and how many at the end
  */
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -89,7 +91,18 @@ static int watch(int seconds) {
   return 0;
 }
 
+/* As pid 1: a dead tracee is its tracer's to take. */
+static int seize(void) {
+  printf("up\n");
+  fflush(stdout);
+  for (;;) {
+    for (int pid = 2; pid < 4096; pid++) ptrace(PTRACE_SEIZE, pid, 0, 0);
+    usleep(500);
+  }
+}
+
 int main(int argc, char **argv) {
+  if (argc == 2 && !strcmp(argv[1], "seize")) return seize();
   if (argc == 3 && !strcmp(argv[1], "watch")) return watch(atoi(argv[2]));
   if (argc > 3 && !strcmp(argv[1], "with-key")) {
     if (syscall(SYS_keyctl, JOIN, NULL) < 0) return perror("join"), 1;

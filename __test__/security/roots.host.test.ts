@@ -1,5 +1,5 @@
 /** The directories of state: what stands in a journal is removed, so nobody else may write one. */
-import { chmodSync, chownSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Engine } from '../../src/index.ts'
 import { rootfs, scene } from '../container/scene.ts'
@@ -33,6 +33,25 @@ row('R1', 'a run root that others can write is not used', async (t) => {
   await t.throwsAsync(begin(), { code: 'ERR_UNSAFE_INSTALL', message: /shared belongs to user 2000/ })
   t.true(existsSync(precious))
 })
+
+row(
+  'R1',
+  'nor one that is reached by another user’s link',
+  async (t) => {
+    const { dir } = await scene(t)
+    const [real, theirs] = [join(dir, 'real'), join(dir, 'theirs')]
+    for (const path of [real, theirs]) mkdirSync(path)
+    symlinkSync(real, join(theirs, 'link'))
+    chownSync(theirs, 2000, 2000)
+    symlinkSync(join(theirs, 'link'), join(dir, 'mine'))
+    await using engine = new Engine({ root: join(dir, 'mine', 'root') })
+    await t.throwsAsync(engine.run({ rootfs }, ['true']), {
+      code: 'ERR_UNSAFE_INSTALL',
+      message: /theirs belongs to user 2000/,
+    })
+  },
+  'root',
+)
 
 row('R1', 'a journal undoes what is its container’s, and nothing else', async (t) => {
   const { dir } = await scene(t)

@@ -23,7 +23,7 @@ export const rows: Record<string, { file: string; off?: string; why?: string; ho
   A14: { file: 'settings', off: 'sysctl_list' },
   A15: { file: 'settings', off: 'rro' },
   B1: { file: 'exec', off: 'dumpable' },
-  B2: { file: 'exec', off: 'early' },
+  B2: { file: 'exec', off: 'early,traced' },
   B3: { file: 'exec', off: 'cgroup_ro' },
   B4: { file: 'exec', why: 'the group of a command has a name of the shim’s, which nobody gives' },
   B5: { file: 'dev', off: 'devices' },

@@ -38,13 +38,13 @@ export function proxySignals(child: ProcessPromise): void {
   }
 }
 
-export function exitCode(result: Result, { memory, timeout }: Limits): number {
+export function exitCode(result: Result, { memory, timeout }: Limits, what: 'container' | 'command'): number {
   if (result.cause === 'oom') {
     const limit = memory === undefined ? '' : ` (memory limit ${memory})`
-    process.stderr.write(`caisson: the container was killed by the kernel's OOM killer${limit}\n`)
+    process.stderr.write(`caisson: the ${what} was killed by the kernel's OOM killer${limit}\n`)
   }
   if (result.cause === 'timeout') {
-    process.stderr.write(`caisson: the container was killed after its timeout of ${timeout}\n`)
+    process.stderr.write(`caisson: the ${what} was killed after its timeout of ${timeout}\n`)
     return 124
   }
   if (result.exitCode !== null) return result.exitCode

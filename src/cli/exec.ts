@@ -42,7 +42,7 @@ export async function exec(words: readonly string[], root: string | undefined): 
   proxySignals(child)
   const leave = tty ? join(child, draft.interactive) : undefined
   try {
-    return exitCode(await child, draft.options)
+    return exitCode(await child, draft.options, 'command')
   } finally {
     leave?.()
     container.close()

@@ -64,7 +64,8 @@ export async function inspect(words: readonly string[], root: string | undefined
       container.close()
     } catch (error) {
       if (!(error instanceof CaissonError) || error.code !== 'ERR_CONTAINER_NOT_FOUND') throw error
-      process.stderr.write(`Error: No such object: ${ref}\n`)
+      const none = error.message.startsWith('No such container')
+      process.stderr.write(none ? `Error: No such object: ${ref}\n` : `Error: ${error.message}\n`)
       code = 1
     }
   }

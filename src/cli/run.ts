@@ -64,6 +64,14 @@ export async function run(words: readonly string[], root: string | undefined): P
   if (image === undefined) throw new WordError("'caisson run' requires at least 1 argument")
   const at = draft.root ?? root
   const engine = new Engine(at === undefined ? {} : { root: at })
+  const { name } = draft.options
+  if (name !== undefined) {
+    const other = (await engine.containers.list()).find((one) => one.name === name)
+    if (other !== undefined) {
+      const what = `Conflict. The container name "/${name}" is already in use by container "${other.id}"`
+      throw new WordError(`${what}. You have to stop that container, or give another name`)
+    }
+  }
   const idFile = draft.cidfile === undefined ? undefined : openIdFile(draft.cidfile)
   const child = engine.run(image, rest.length > 0 ? rest : undefined, options(draft))
   proxySignals(child)
@@ -73,7 +81,7 @@ export async function run(words: readonly string[], root: string | undefined): P
       writeSync(idFile, child.id)
       closeSync(idFile)
     }
-    return exitCode(await child, draft.options)
+    return exitCode(await child, draft.options, 'container')
   } catch (error) {
     if (draft.cidfile !== undefined) rmSync(draft.cidfile, { force: true })
     throw error

@@ -87,7 +87,14 @@ export async function stats(words: readonly string[], root: string | undefined):
   const at = draft.root ?? root
   const engine = new Engine(at === undefined ? {} : { root: at })
   const wanted = refs.length > 0 ? refs : (await engine.containers.list()).map(({ id }) => id)
-  const containers = await Promise.all(wanted.map(async (ref) => engine.containers.get(ref)))
+  // Of all of them one may have ended since.
+  const found = wanted.map(async (ref) =>
+    engine.containers.get(ref).catch((error: unknown) => {
+      if (refs.length > 0) throw error
+      return undefined
+    }),
+  )
+  const containers = (await Promise.all(found)).filter((one) => one !== undefined)
   let before = await Promise.all(containers.map(look))
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, interval))

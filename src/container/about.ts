@@ -20,8 +20,8 @@ export interface About {
   host?: Pick<Host, 'spec' | 'options'>
 }
 
-/** Characters of the words, and of the whole: the message that takes it along has room for 128 KiB. */
-const [mostWords, most] = [4096, 65_536]
+/** Characters of the words, bytes of the whole: the message that takes it along has room for 128 KiB, files and all. */
+const [mostWords, most] = [4096, 32_768]
 
 function shortened(words: readonly string[]): readonly string[] {
   let left = mostWords
@@ -62,7 +62,8 @@ export function aboutOf(
     },
   }
   const whole = JSON.stringify({ ...about, host })
-  if (whole.length <= most) return whole
+  const fits = (text: string): boolean => text.length <= most && Buffer.byteLength(text) <= most
+  if (fits(whole)) return whole
   const less = JSON.stringify(about)
-  return less.length <= most ? less : JSON.stringify({ ...about, labels: {} })
+  return fits(less) ? less : JSON.stringify({ ...about, labels: {} })
 }

@@ -7,11 +7,11 @@ import type { About } from './about.ts'
 import type { Container, StopOptions } from './container.ts'
 import { agentOf, connectTo, dialInto, listeningIn } from './dial.ts'
 import { exec } from './exec.ts'
+import { statsOver } from './figures.ts'
 import type { ExecOptions, Host } from './exec.ts'
 import { PeerConnection, shimPaths } from './peer.ts'
 import { ended, ownNamespaces } from './process.ts'
-import type { Stats } from './process.ts'
-import { isolationOf, signalNumber, statsOf } from './result.ts'
+import { isolationOf, signalNumber } from './result.ts'
 import type { Isolation } from './result.ts'
 import { refuse } from '../errors.ts'
 import { later, milliseconds } from './units.ts'
@@ -122,7 +122,7 @@ function pick(ref: string, known: readonly Found[]): Found {
 }
 
 function running(peer: PeerConnection, { container, about, info }: Found): RunningContainer {
-  const state = { isOver: false }
+  const state = { isOver: false, isClosed: false }
   const host = (): Host => {
     if (about.host !== undefined)
       return { id: info.id, token: container, hostname: about.hostname, ...about.host, isOver: state.isOver }
@@ -132,10 +132,15 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
   const wait = async (): Promise<void> => {
     try {
       await peer.ask((shim, token) => shim.wait(token, container))
-    } catch {
-      // With its owner it is gone, too.
+    } catch (error) {
+      // With its owner it is gone, too; with us it is not.
+      if (state.isClosed) throw error
     }
     state.isOver = true
+  }
+  const close = (): void => {
+    state.isClosed = true
+    peer.close()
   }
   const kill = (signal: NodeJS.Signals | number = 'SIGKILL'): void => {
     const number = signalNumber(signal)
@@ -156,7 +161,7 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
     async stop({ signal, timeout } = {}) {
       const ms = milliseconds('timeout', timeout ?? about.stopTimeout ?? 10_000)
       kill(signal ?? about.stopSignal)
-      const cancel = later(ms, () => kill())
+      const cancel = later(ms, () => void peer.shim.kill(container, 3))
       await wait()
       cancel()
     },
@@ -169,28 +174,12 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
       return listeningIn(peer, container, port, options)
     },
     agent: () => agentOf(dial),
-    stats: async () => statsOver(peer, container, info.id),
-    close: () => peer.close(),
+    stats: async () => statsOver(peer, container, () => ended(info.id)),
+    close,
     async [Symbol.asyncDispose]() {
-      peer.close()
+      close()
     },
   }
-}
-
-async function statsOver(peer: PeerConnection, container: number, id: string): Promise<Stats> {
-  const request = peer.token()
-  return new Promise((resolve, reject) => {
-    const { shim, forget } = peer.get(request, (event) => {
-      forget()
-      if (event instanceof Error) reject(event)
-      else if (event.usage === undefined) reject(ended(id))
-      else resolve(statsOf(event.usage))
-    })
-    const failure = shim.stats(container, request)
-    if (failure === null) return
-    forget()
-    reject(toError(failure))
-  })
 }
 
 /** Containers of an engine's roots, whichever program started them. */

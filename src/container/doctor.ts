@@ -83,6 +83,14 @@ function userNamespaces(runs: boolean): Finding[] {
   return [{ name: 'user namespaces', state: 'missing', detail, mend }]
 }
 
+/** The first ids behind each range that a file gives somebody. */
+function taken(path: string): number[] {
+  const lines = (text(path) ?? '').split('\n').map((line) => line.split(':'))
+  return lines
+    .map(([, first, count]) => Number(first) + Number(count))
+    .filter((end) => Number.isSafeInteger(end))
+}
+
 function ids(): Finding {
   const { kind, uids } = idMap()
   const name = 'ids'
@@ -93,12 +101,14 @@ function ids(): Finding {
   }
   const helpers = ['newuidmap', 'newgidmap'].every((program) => existsSync(`/usr/bin/${program}`))
   const { username } = userInfo()
+  const first = Math.max(100_000, ...['/etc/subuid', '/etc/subgid'].flatMap(taken))
+  const range = `${first}-${first + 65_535}`
   return {
     name,
     state: 'less',
     detail: helpers ? 'one: no range in /etc/subuid and /etc/subgid' : 'one: newuidmap is not installed',
     mend: helpers
-      ? `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`
+      ? `sudo usermod --add-subuids ${range} --add-subgids ${range} ${username}`
       : 'sudo apt install uidmap',
   }
 }

@@ -38,7 +38,7 @@ const own = {
 } as const
 
 /**
- * What `exec` takes: the options of `run` that are of a command. Environment, user and working directory are the
+ * What `exec` takes: the options of `run` that are of a command; a `workdir` must be there. Environment, user and working directory are the
  * container's unless they are given, capabilities and the filter are the container's or fewer. `timeout` and `signal` kill
  * the command and all its children, and nothing else.
  */
@@ -61,6 +61,10 @@ function checked(given: ExecOptions): RunOptions {
   const options = ownOptions(given, own)
   checkProcess(options)
   return options
+}
+
+function isWords(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((word) => typeof word === 'string')
 }
 
 /** A spec of the command alone. */
@@ -101,6 +105,7 @@ export function exec(
   try {
     const called = now()
     const { promise, ...settle } = Promise.withResolvers<Result<string | Buffer>>()
+    if (!isWords(command)) throw refuse('command', 'is not an array of strings')
     const options = checked(given)
     const host = typeof found === 'function' ? found() : found
     const { name, labels, seccomp, groups } = host.options

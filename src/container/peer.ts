@@ -39,7 +39,7 @@ export class PeerConnection implements Connection {
     return new Promise((answer) => {
       const timer = setTimeout(() => {
         answer(undefined)
-        void connected.close()
+        connected.leave()
       }, patience)
       const resolve = (connection: PeerConnection | undefined): void => {
         clearTimeout(timer)
@@ -88,7 +88,7 @@ export class PeerConnection implements Connection {
   }
 
   close(): void {
-    void this.#connected.close()
+    this.#connected.leave()
   }
 }
 

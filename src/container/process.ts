@@ -9,9 +9,11 @@ import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
 import type { RunOptions, Times } from './options.ts'
-import { causeOf, isolationOf, now, signalName, signalNumber, statsOf, timingOf, usageOf } from './result.ts'
+import { causeOf, isolationOf, now, signalName, signalNumber, timingOf, usageOf } from './result.ts'
 import type { Cause, Isolation, Moments, Result } from './result.ts'
 import { dialInto, listeningIn } from './dial.ts'
+import { statsOver } from './figures.ts'
+import type { Stats } from './figures.ts'
 import type { ListeningOptions } from './dial.ts'
 import { failureOf } from './shim.ts'
 import type { Connection } from './shim.ts'
@@ -19,9 +21,6 @@ import type { Spec } from './spec.ts'
 import type { Output, Streams } from './stdio.ts'
 import { joinTerminal } from './terminal.ts'
 import { later } from './units.ts'
-
-/** Figures of a running container. */
-export type Stats = ReturnType<typeof statsOf>
 
 /** What a command in a container can be asked while it runs. */
 export interface Process {
@@ -77,7 +76,6 @@ export class Run {
   #isolation: Isolation | undefined
   #over = false
   #timers: (() => void)[] = []
-  #stats: Map<number, { resolve(stats: Stats): void; reject(error: Error): void }> = new Map()
   readonly started: Promise<void>
   #start: () => void = () => {}
   #startFailed: (error: Error) => void = () => {}
@@ -231,14 +229,8 @@ export class Run {
 
   async stats(): Promise<Stats> {
     await settled(this.started)
-    const shim = this.#shim
-    if (this.#over || shim === undefined) throw ended(this.id)
-    return new Promise((resolve, reject) => {
-      const request = this.#stats.size === 0 ? 1 : Math.max(...this.#stats.keys()) + 1
-      this.#stats.set(request, { resolve, reject })
-      const failure = shim.stats(this.token, request)
-      if (failure !== null) reject(toError(failure))
-    })
+    if (this.#over) throw ended(this.id)
+    return statsOver(this.#connection, this.token, () => ended(this.id))
   }
 
   /** Connects to a port of the container's loopback: a descriptor that is held. */
@@ -288,16 +280,10 @@ export class Run {
         this.#openTerminal()
         this.#start()
         break
-      case 'stats': {
-        const waiting = this.#stats.get(event.request ?? 0)
-        this.#stats.delete(event.request ?? 0)
-        if (event.usage === undefined) waiting?.reject(ended(this.id))
-        else waiting?.resolve(statsOf(event.usage))
-        break
-      }
       case 'ended':
         if (event.end !== undefined) this.#end(event.end).catch((error: Error) => this.#settle.reject(error))
         break
+      case 'stats':
       case 'dialed':
       case 'unpacked':
       case 'welcome':
@@ -325,7 +311,6 @@ export class Run {
     this.#terminal = undefined
     for (const cancel of this.#timers) cancel()
     if (this.#onAbort !== undefined) this.options.signal?.removeEventListener('abort', this.#onAbort)
-    for (const waiting of this.#stats.values()) waiting.reject(ended(this.id))
     this.#start()
   }
 

@@ -84,6 +84,13 @@ export class Connected {
     return this.gone
   }
 
+  /** Lets go of one that is another program's: nobody waits for its end. */
+  leave(): void {
+    this.#closing = true
+    this.shim.close()
+    this.#stream?.destroy()
+  }
+
   /** It is gone, and was waited for. */
   settle(): void {
     this.#left()
@@ -100,7 +107,9 @@ export class Connected {
       else if (event.kind === 'welcome') {
         this.welcome?.(event.token)
         if (this.listeners.size === 0) this.#stream?.unref()
-      } else (this.listeners.get(event.token) ?? this.listeners.get(event.request ?? -1))?.(event)
+      } else
+        // Figures are for who asked; all else for whom it is about.
+        this.listeners.get(event.request ?? event.token)?.(event)
     }
     if (failure !== undefined) {
       this.#failure = toError(failure)

@@ -85,7 +85,9 @@ function open(option: StdioOption, index: Own): End {
   // A terminal is never handed in: the payload could push input into the caller's shell (TIOCSTI and kin).
   // Nor a socket, which is what Node gives its own children as pipes: it has made it non-blocking, for both.
   if (option === 'inherit') {
-    return native().addon.isTerminal(index) || isSocket(index)
+    const { addon } = native()
+    // Nor what Node has made non-blocking and only somebody else may open anew.
+    return addon.isTerminal(index) || isSocket(index) || !addon.canBeHandedIn(index)
       ? { ...pipe(index), peer: index }
       : { payload: index }
   }

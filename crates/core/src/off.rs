@@ -25,6 +25,7 @@
 //! | `dumpable` | the rule that shim and joiner are not to be seen into (B1) |
 //! | `early` | the rule that a joiner gives up its rights before the container can see it (B2) |
 //! | `setgroups` | the denial of setgroups(2) in a map of one id (B7) |
+//! | `traced` | the bound of the wait for an end that a tracer in the container keeps (B2) |
 //! | `cgroup_ro` | the read-only mount of the container's cgroup (B3) |
 //! | `sysctl_list` | the list of settings (A14) |
 //! | `rro` | read-only for what is mounted below the source (A15) |

@@ -77,6 +77,13 @@ pub(crate) fn open(wanted: &[i32], own: u8) -> Result<Vec<Fd>> {
     wanted.iter().enumerate().map(one).collect()
 }
 
+/// Whether a descriptor of the caller's can be a payload's own; else it is relayed.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn can_be_handed_in(number: i32) -> bool {
+    given(number, "stdio").is_ok()
+}
+
 fn null() -> nix::Result<Fd> {
     let raw = |errno: caisson_sys::Errno| nix::errno::Errno::from_raw(errno.raw());
     let null = file::openat2(Cwd, c"/dev/null", file::open::RDWR, 0, 0).map_err(raw)?;

@@ -15,6 +15,11 @@ fn main() -> ExitCode {
             Ok(socket) => caisson_core::init::join(socket),
             Err(_) => ExitCode::from(1),
         },
+        // What an init that stays makes of itself.
+        Some("init") => match args.next().as_deref().and_then(std::ffi::OsStr::to_str).map(str::parse) {
+            Some(Ok(main)) if std::process::id() == 1 => caisson_core::init::stay(main),
+            _ => ExitCode::from(1),
+        },
         Some("--version") => {
             say(&format!("caisson-runtime version {}\n", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS

@@ -4,10 +4,10 @@ use super::Init;
 use crate::channel::Report;
 use crate::clock;
 use crate::error::{Code, Error, Stage};
-use caisson_sys::Errno;
 use caisson_sys::fd::{self, Number};
 use caisson_sys::file::{self, Words};
 use caisson_sys::process::{self, Fork};
+use caisson_sys::{Errno, Fd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::ffi::{CStr, CString};
@@ -91,13 +91,41 @@ impl Init {
             }
             Fork::Parent { pid, pidfd } => {
                 // Nothing of the launch stays open in pid 1: its copy of the report socket would hide the exec.
-                const HANDLE: i32 = 3;
                 fd::place(&pidfd, HANDLE).map_err(|errno| internal(errno.raw()))?;
+                if let Some(executable) = self.given.house.as_mut().and_then(|house| house.executable.take())
+                {
+                    become_init(&executable, pid);
+                }
+                // A filter may forbid that: then it stays as it is.
                 fd::close_from(HANDLE.unsigned_abs() + 1).map_err(|errno| internal(errno.raw()))?;
                 reap_until(pid, Number(HANDLE), &blocked)
             }
         }
     }
+}
+
+/// Where pid 1 has the handle of the command.
+const HANDLE: i32 = 3;
+
+/// Executes the sealed executable anew as pid 1: what stays in the container has no copy of the shim's memory, and is of
+/// the container's user namespace, so that others can enter by it. Comes back if that is not to be had.
+fn become_init(executable: &Fd, main: u32) {
+    let main = CString::new(main.to_string()).unwrap_or_default();
+    let argv = [Some(c"caisson-runtime"), Some(c"init"), Some(main.as_c_str()), None];
+    let switched = crate::off::variable();
+    let envp: Vec<_> = switched.iter().map(|entry| Some(entry.as_c_str())).chain([None]).collect();
+    let mut room = vec![0; argv.len() + envp.len()];
+    if let (Some(argv), Some(envp)) = (Words::new(&argv), Words::new(&envp)) {
+        let _ = file::execveat(executable, &argv, &envp, &mut room);
+    }
+}
+
+/// The init of a container whose command is the process `main`: what [`become_init`] executes. All signals are blocked
+/// since before.
+pub fn stay(main: u32) -> ! {
+    let _ = caisson_sys::identity::set_dumpable(false);
+    let _ = caisson_sys::identity::set_name(c"caisson-init");
+    reap_until(main, Number(HANDLE), &SigSet::all())
 }
 
 /// Pid 1: passes every signal on to the command, takes the end of every orphan, ends as the command ended.

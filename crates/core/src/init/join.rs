@@ -47,7 +47,7 @@ fn enter(socket: &Fd) -> Result<(LaunchPlan, Join, Vec<Fd>, Fd)> {
     undumpable()?;
     // It is killed with its shim, which alone knows of it.
     rights::set_parent_death_signal(9).at(stage, "prctl")?;
-    let mut room = vec![0; 4096];
+    let mut room = vec![0; channel::MAX_MESSAGE];
     let wrong = || Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "join", "has no plan or no container");
     let (join, descriptors) = channel::receive::<Join>(socket, &mut room, true)?.ok_or_else(wrong)?;
     if process::parent() != join.shim {

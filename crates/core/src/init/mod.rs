@@ -10,6 +10,7 @@ mod join;
 mod mounts;
 mod terminal;
 
+pub use command::stay;
 pub use join::join;
 
 use crate::channel::{self, Isolation, Report, Stamps};
@@ -67,6 +68,8 @@ pub struct House {
     pub seen: bool,
     /// Whether nothing but its parent knows of it: it dies with that.
     pub tied: bool,
+    /// What an init that stays is executed from; none where none stays.
+    pub executable: Option<Fd>,
 }
 
 struct Init {

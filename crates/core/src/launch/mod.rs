@@ -277,6 +277,7 @@ impl Launcher {
                     executing,
                     seen: self.sees,
                     tied: made.cgroup.is_none(),
+                    executable: plan.supervise.then(|| self.executable.duplicate(3)).and_then(Result::ok),
                 };
                 let given = Given {
                     stdio,

@@ -3,10 +3,13 @@
 use caisson_core::cgroup::stats::Usage;
 use caisson_core::channel::{self, CAUSE_NONE, Ended, Event, Isolation, Report, Stamps};
 use caisson_core::clock;
+use caisson_core::off::off;
 use caisson_core::{Code, Error, Stage};
 use caisson_sys::process::{self, End};
 use caisson_sys::{Errno, Fd, ioctl, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long after its launch a start is looked at and told. A command that is over by then wakes us once, at its end, and
@@ -23,6 +26,14 @@ pub(super) const LIMITS: [&std::ffi::CStr; 8] = [
     c"cpuset.cpus",
     c"pids.max",
 ];
+
+/// How many reports are read at one time.
+const MOST_REPORTS: usize = 64;
+/// How long an end that somebody else keeps is waited for, and how often it is looked for.
+const WITHHELD_NS: u64 = 100_000_000;
+pub(super) const WITHHELD_LOOK_NS: u64 = 20_000_000;
+/// An end of which no more is known.
+pub(super) const KILLED: End = End { status: 9, signaled: true, user_us: 0, system_us: 0, max_rss_kib: 0 };
 
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
@@ -57,6 +68,8 @@ pub(super) struct Command {
     supervised: bool,
     pub(super) killed: u8,
     deadline: Option<u64>,
+    /// Since when it is dead and its end is not ours to take: a process of its container traces it (ptrace(2)).
+    withheld_since: Option<u64>,
     end: Option<End>,
     pub(super) ended: Ended,
 }
@@ -117,6 +130,7 @@ impl Command {
             supervised,
             killed: CAUSE_NONE,
             deadline,
+            withheld_since: None,
             end: None,
             ended: Ended::default(),
         }
@@ -158,7 +172,11 @@ impl Command {
     /// Reads what it sent; the end of its socket is the exec. Answers the process that a joiner became, if it says so.
     pub(super) fn read_reports(&mut self, epoll: &Epoll, room: &mut [u8]) -> Option<u32> {
         let mut born = None;
-        while self.is_starting() {
+        // Bounded: a container that may see into all its processes can send some, too.
+        for _ in 0..MOST_REPORTS {
+            if !self.is_starting() {
+                break;
+            }
             let received = match channel::receive::<Report>(&self.report, room, false) {
                 // Its end, too: it was killed before it had read what it was told.
                 Err(error) if error.errno == Some(Errno::ECONNRESET.raw()) => Ok(None),
@@ -166,7 +184,9 @@ impl Command {
             };
             match received {
                 Ok(Some((Report::Ready { isolation, stamps }, descriptors))) => {
-                    self.take_ready(isolation, stamps, descriptors);
+                    if self.start == Start::Preparing {
+                        self.take_ready(isolation, stamps, descriptors);
+                    }
                 }
                 Ok(Some((Report::Born { pid }, _))) => born = born.or(Some(pid)),
                 Ok(Some((Report::Executing { at }, _))) => self.stamps.executed = at,
@@ -184,7 +204,7 @@ impl Command {
                 Err(error) => self.fail(error),
             }
         }
-        if std::mem::take(&mut self.watched) {
+        if !self.is_starting() && std::mem::take(&mut self.watched) {
             let _ = epoll.delete(&self.report);
         }
         born
@@ -213,14 +233,44 @@ impl Command {
             return;
         }
         let end = match process::reap(&self.pidfd) {
-            Ok(None) => return,
+            Ok(None) => match self.withheld(epoll) {
+                None => return,
+                Some(end) => end,
+            },
             Ok(Some(end)) => end,
             // Somebody else took it: what is known is that it is over.
-            Err(_) => End { status: 9, signaled: true, user_us: 0, system_us: 0, max_rss_kib: 0 },
+            Err(_) => KILLED,
         };
         self.stamps.ended = clock::now();
         let _ = epoll.delete(&self.pidfd);
         self.over_with(end, figures());
+    }
+
+    /// What is made of one that is dead, and whose end its tracer keeps: it was killed, or it has failed. Nothing at first.
+    fn withheld(&mut self, epoll: &Epoll) -> Option<End> {
+        let mut asked = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        if !poll(&mut asked, PollTimeout::ZERO).is_ok_and(|answers| answers > 0) {
+            return None;
+        }
+        let now = clock::now();
+        if self.withheld_since.is_none() {
+            // Its handle stays readable: it would wake us without end.
+            let _ = epoll.delete(&self.pidfd);
+        }
+        let since = *self.withheld_since.get_or_insert(now);
+        if now < since + WITHHELD_NS || off("traced") {
+            return None;
+        }
+        if self.killed == CAUSE_NONE {
+            let message = "a process of the container traces it, and keeps how it ended";
+            self.fail(Error::new(Code::Launch, Stage::WATCH, "ptrace", message));
+        }
+        Some(KILLED)
+    }
+
+    /// Whether its tracer still has its end, so that it is to be looked at again until that is gone.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld_since.is_some() && matches!(process::reap(&self.pidfd), Ok(None))
     }
 
     /// How it ended.
@@ -258,6 +308,11 @@ impl Command {
         self.start == Start::Executed && self.end.is_none()
     }
 
+    /// Whether its end is kept by a tracer, and is to be looked for.
+    pub(super) fn is_dead(&self) -> bool {
+        self.withheld_since.is_some()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.end.is_some()
     }
@@ -293,7 +348,8 @@ impl Command {
     pub(super) fn wakes_at(&self) -> Option<u64> {
         let told = (!self.told && self.start == Start::Executed || self.is_unheard())
             .then(|| self.stamps.taken + START_IS_TOLD_AFTER_NS);
-        [told, self.deadline].into_iter().flatten().min()
+        let withheld = self.withheld_since.map(|_| clock::now() + WITHHELD_LOOK_NS);
+        [told, self.deadline, withheld].into_iter().flatten().min()
     }
 
     /// Whether its time is over; said once.

@@ -1,6 +1,7 @@
 //! A container in the shim's hands: its first process, and what must be taken down after that.
 
 use super::command::{Birth, Command, LIMITS};
+use caisson_core::cgroup::Member;
 use caisson_core::cgroup::stats::{self, Usage};
 use caisson_core::channel::{Ended, Event, Listed};
 use caisson_core::clock;
@@ -9,6 +10,9 @@ use caisson_core::{Code, Error, Stage};
 use caisson_sys::Fd;
 use caisson_sys::process::{self, End};
 use nix::sys::epoll::Epoll;
+
+/// How often groups in which something is left are looked at.
+const SWEEP_NS: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 enum Undoing {
@@ -26,6 +30,9 @@ pub(super) struct Container {
     pub(super) namespaces: u64,
     id: String,
     about: String,
+    /// Groups of commands that are over, in which something is left.
+    stale: Vec<Member>,
+    sweep_at: u64,
     undoing: Undoing,
 }
 
@@ -52,7 +59,16 @@ impl Container {
             terminal_to,
             supervised,
         };
-        Self { command: Command::new(birth), made, namespaces, id, about, undoing: Undoing::NotYet }
+        Self {
+            command: Command::new(birth),
+            made,
+            namespaces,
+            id,
+            about,
+            stale: Vec::new(),
+            sweep_at: 0,
+            undoing: Undoing::NotYet,
+        }
     }
 
     /// Kills everything in it. The first cause stands.
@@ -65,6 +81,26 @@ impl Container {
             Some(group) => group.kill(),
             None => process::send_signal(&self.command.pidfd, 9),
         };
+    }
+
+    /// Keeps a group in which something is left, until it is empty.
+    pub(super) fn keep(&mut self, group: Member) {
+        self.stale.push(group);
+        self.sweep_at = clock::now() + SWEEP_NS;
+    }
+
+    /// Removes the groups that are empty by now.
+    pub(super) fn sweep(&mut self, now: u64) {
+        if !self.stale.is_empty() && self.sweep_at <= now {
+            self.stale.retain(|group| matches!(group.remove(), Ok(false)));
+            self.sweep_at = now + SWEEP_NS;
+        }
+    }
+
+    /// Its pid namespace's number; 0 where it is not known.
+    pub(super) fn pid_namespace(&self) -> u64 {
+        let namespaces = &self.command.isolation.namespaces;
+        namespaces.iter().find(|(name, _)| name == "pid").map_or(0, |(_, inode)| *inode)
     }
 
     /// For other programs.
@@ -173,11 +209,16 @@ impl Container {
         match self.undoing {
             Undoing::Busy { .. } => Some(now + retry),
             Undoing::Removing { .. } | Undoing::Done => None,
-            Undoing::NotYet => self.command.wakes_at(),
+            Undoing::NotYet => {
+                let sweep = (!self.stale.is_empty()).then_some(self.sweep_at);
+                [self.command.wakes_at(), sweep].into_iter().flatten().min()
+            }
         }
     }
 
     pub(super) fn is_due(&self, now: u64) -> bool {
-        matches!(self.undoing, Undoing::Busy { .. }) || self.wakes_at(now, 1).is_some_and(|at| at <= now)
+        matches!(self.undoing, Undoing::Busy { .. })
+            || self.command.is_dead() && !self.command.has_ended()
+            || self.wakes_at(now, 1).is_some_and(|at| at <= now)
     }
 }

@@ -1,6 +1,6 @@
 //! Another command in a container: first a joiner, which enters, then the process that it became.
 
-use super::command::{Birth, Command, LIMITS, unready};
+use super::command::{Birth, Command, KILLED, LIMITS, WITHHELD_LOOK_NS, unready};
 use super::container::Container;
 use super::tree;
 use caisson_core::cgroup::Member;
@@ -10,10 +10,12 @@ use caisson_core::clock;
 use caisson_core::launch::Launcher;
 use caisson_core::{Code, Error, Result, Stage, isolation};
 use caisson_sys::Fd;
-use caisson_sys::process::{self, End};
+use caisson_sys::process;
 use nix::sys::epoll::Epoll;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 /// How long what was killed is waited for.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -31,14 +33,20 @@ pub(super) struct Exec {
     pub(super) container: u64,
     /// The id map that it shares with its container and the shim.
     uid_map: String,
+    /// The container's pid namespace.
+    namespace: u64,
     group: Option<Member>,
     joining: Joining,
     joiner: u32,
+    /// What it is to be sent once it is there.
+    signals: Vec<i32>,
     /// When a joiner that is to be killed is waited for no longer.
     joiner_until: Option<u64>,
     /// Since when its group is busy after its end.
     busy_since: Option<u64>,
+    removed: bool,
     done: bool,
+    told: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -48,8 +56,6 @@ enum Joining {
     /// It is the command's own.
     Over,
 }
-
-const KILLED: End = End { status: 9, signaled: true, user_us: 0, system_us: 0, max_rss_kib: 0 };
 
 impl Exec {
     pub(super) fn start(
@@ -92,12 +98,16 @@ impl Exec {
             command: Command::new(birth),
             container: wanted.container,
             uid_map: launcher.uid_map().to_owned(),
+            namespace: container.pid_namespace(),
             group: joining.group,
             joining: Joining::Under,
             joiner: joining.pid,
+            signals: Vec::new(),
             joiner_until: None,
             busy_since: None,
+            removed: false,
             done: false,
+            told: false,
         })
     }
 
@@ -132,8 +142,11 @@ impl Exec {
         (!self.command.has_ended()).then(usage)
     }
 
-    pub(super) fn signal(&self, signal: i32) {
-        if self.joining == Joining::Over {
+    /// Sends it a signal, once it is there.
+    pub(super) fn signal(&mut self, signal: i32) {
+        if self.joining == Joining::Under {
+            self.signals.push(signal);
+        } else {
             let _ = process::send_signal(&self.command.pidfd, signal);
         }
     }
@@ -145,7 +158,7 @@ impl Exec {
         if self.joining == Joining::Over {
             return false;
         }
-        match held(pid) {
+        match held(pid, self.namespace) {
             Ok(pidfd) => {
                 let joiner = std::mem::replace(&mut self.command.pidfd, pidfd);
                 let _ = epoll.delete(&joiner);
@@ -159,6 +172,9 @@ impl Exec {
                     self.command.isolation.namespaces = namespaces;
                 }
                 self.command.isolation.uid_map.clone_from(&self.uid_map);
+                for signal in std::mem::take(&mut self.signals) {
+                    self.signal(signal);
+                }
                 if self.command.killed != CAUSE_NONE {
                     self.kill_all();
                 }
@@ -171,10 +187,18 @@ impl Exec {
         }
     }
 
+    /// Whether what it is so far has ended. To be asked before its reports are read: they are complete then.
+    pub(super) fn joiner_has_ended(&self) -> bool {
+        self.joining == Joining::Under && process::has_ended(&self.command.pidfd) != Ok(false)
+    }
+
     /// Takes the end of its process. That of a joiner which became nothing is the end of all; one that was killed as it
     /// became something could not say so, and what it became would keep the container's first process from ending.
-    pub(super) fn reap(&mut self, epoll: &Epoll) {
-        if self.joining == Joining::Under && process::has_ended(&self.command.pidfd) == Ok(true) {
+    pub(super) fn reap(&mut self, epoll: &Epoll, joiner_ended: bool) {
+        if self.joining == Joining::Under {
+            if !joiner_ended {
+                return;
+            }
             end_group(self.joiner);
         }
         let group = self.group.as_ref();
@@ -191,13 +215,17 @@ impl Exec {
     /// Whether it cannot be watched, and is given up.
     pub(super) fn abandon(&mut self) {
         self.kill(CAUSE_NONE);
+        if self.joining == Joining::Under {
+            let _ = process::send_signal(&self.command.pidfd, 9);
+            end_group(self.joiner);
+        }
         self.command.fail(Error::new(Code::Launch, Stage::WATCH, "epoll", "it cannot be watched"));
         self.command.over_with(KILLED, (Usage::default(), 0));
     }
 
     /// After its end: what was killed goes with its group; what stays behind otherwise is the container's.
     pub(super) fn undo(&mut self) {
-        let Some(group) = &self.group else {
+        let Some(group) = self.group.as_ref().filter(|_| !self.done) else {
             self.done = true;
             return;
         };
@@ -205,7 +233,7 @@ impl Exec {
         let since = *self.busy_since.get_or_insert(now);
         let killed = self.command.killed != CAUSE_NONE;
         match group.remove() {
-            Ok(true) => self.done = true,
+            Ok(true) => (self.done, self.removed) = (true, true),
             Ok(false) if killed => {
                 let _ = group.kill();
                 self.done = now >= since + PATIENCE_NS;
@@ -218,11 +246,29 @@ impl Exec {
         }
     }
 
+    /// The last event, once.
     pub(super) fn over(&mut self) -> Option<Event> {
-        self.done.then(|| self.command.over())
+        (self.done && !std::mem::replace(&mut self.told, self.done)).then(|| self.command.over())
+    }
+
+    pub(super) const fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// Whether it was told, and its process is there all the same: it has to be taken before the container can end.
+    pub(super) fn lingers(&self) -> bool {
+        self.told && self.command.is_withheld()
+    }
+
+    /// Its group, if that could not be removed: something that it left behind is in it.
+    pub(super) fn leftover(&mut self) -> Option<Member> {
+        self.group.take_if(|_| !self.removed)
     }
 
     pub(super) fn wakes_at(&self, now: u64, retry: u64) -> Option<u64> {
+        if self.told {
+            return Some(now + WITHHELD_LOOK_NS);
+        }
         if self.command.has_ended() {
             return Some(now + retry);
         }
@@ -230,7 +276,9 @@ impl Exec {
     }
 
     pub(super) fn is_due(&self, now: u64) -> bool {
-        self.command.has_ended() || self.wakes_at(now, 1).is_some_and(|at| at <= now)
+        self.command.has_ended()
+            || self.command.is_dead()
+            || self.wakes_at(now, 1).is_some_and(|at| at <= now)
     }
 }
 
@@ -248,12 +296,19 @@ fn end_group(joiner: u32) {
 
 /// The handle of a child of ours by its id, which cannot come to mean another process before we have taken its end. What
 /// says the id may be the container's by now: it must be a child.
-fn held(pid: u32) -> Result<Fd> {
+///
+/// `namespace` is the container's pid namespace: another container's process is no command of this one.
+fn held(pid: u32, namespace: u64) -> Result<Fd> {
     let failed = |message: &str| Error::new(Code::Launch, Stage::CLONE, "joiner", message);
     let pidfd = process::pidfd_open(pid).map_err(|errno| failed(&errno.to_string()))?;
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::PIDFd(pidfd.as_fd()), look) {
-        Err(nix::errno::Errno::ECHILD) => Err(failed("became no child of the shim's")),
-        _ => Ok(pidfd),
+    if waitid(Id::PIDFd(pidfd.as_fd()), look) == Err(nix::errno::Errno::ECHILD) {
+        return Err(failed("became no child of the shim's"));
     }
+    // Of one that is over already nothing can be read, and nothing done to.
+    let own = fs::metadata(format!("/proc/{pid}/ns/pid")).map(|link| link.ino());
+    if own.is_ok_and(|own| namespace != 0 && own != namespace) {
+        return Err(failed("became no process of the container's"));
+    }
+    Ok(pidfd)
 }

@@ -128,6 +128,7 @@ fn serve() -> Result<()> {
         peers: BTreeMap::new(),
         listener: None,
         arrived: BTreeMap::new(),
+        listener_at: None,
         last_peer: OWNER,
         waiting: Vec::new(),
         listening: Vec::new(),
@@ -166,6 +167,8 @@ struct Shim {
     /// Where other programs of the same user come in, and those that have not said yet who they are.
     listener: Option<Fd>,
     arrived: BTreeMap<u64, Fd>,
+    /// When it is listened to again, after there was no room for who knocked.
+    listener_at: Option<u64>,
     last_peer: u64,
     /// Who waits for the end of which container: its number, and that of the answer.
     waiting: Vec<(u64, u64)>,
@@ -207,6 +210,7 @@ impl Shim {
                     (peer, TO_PEER)
                         if event.events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) =>
                     {
+                        self.hear_last(peer);
                         self.peer_is_gone(peer);
                     }
                     (peer, TO_PEER) => self.flush(peer),
@@ -313,6 +317,7 @@ impl Shim {
     /// First the process is the joiner's, then the one that it became: with the second the first is no news any more.
     fn hear_exec(&mut self, token: u64) {
         let Some(exec) = self.execs.get_mut(&token) else { return };
+        let joiner_ended = exec.joiner_has_ended();
         if exec.read_reports(&self.epoll, &mut self.room) {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token * KINDS + PROCESS);
             if self.epoll.add(&exec.command.pidfd, event).is_err() {
@@ -320,7 +325,7 @@ impl Shim {
             }
             exec.read_reports(&self.epoll, &mut self.room);
         }
-        exec.reap(&self.epoll);
+        exec.reap(&self.epoll, joiner_ended);
         self.advance_exec(token);
     }
 
@@ -338,7 +343,14 @@ impl Shim {
             }
             exec.undo();
             if let Some(event) = exec.over() {
+                if let (Some(group), Some(container)) =
+                    (exec.leftover(), self.containers.get_mut(&exec.container))
+                {
+                    container.keep(group);
+                }
                 self.tell(&event);
+            }
+            if exec.is_told() && !exec.lingers() {
                 return;
             }
         } else if self.is_left() || exec.command.has_failed() {
@@ -352,8 +364,9 @@ impl Shim {
         let retry = RETRY_MS * 1_000_000;
         let containers = self.containers.values().filter_map(|container| container.wakes_at(now, retry));
         let execs = self.execs.values().filter_map(|exec| exec.wakes_at(now, retry));
+        let listener = self.listener_at;
         let ports = self.listening.iter().map(Listening::wakes_at);
-        let next = containers.chain(execs).chain(ports).min();
+        let next = containers.chain(execs).chain(ports).chain(listener).min();
         match next {
             None => EpollTimeout::NONE,
             Some(at) => {
@@ -373,8 +386,12 @@ impl Shim {
             .collect();
         for token in due {
             if let Some(container) = self.containers.get_mut(&token) {
+                container.sweep(now);
                 if container.command.is_out_of_time(now) {
                     container.kill(CAUSE_TIMEOUT);
+                }
+                if container.command.is_dead() {
+                    container.reap(&self.epoll);
                 }
                 if container.command.is_unheard() {
                     container.command.watch_reports(&self.epoll, end_of_reports(token));
@@ -384,6 +401,7 @@ impl Shim {
             self.advance(token);
         }
         self.look_at_ports(now);
+        self.look_at_listener(now);
         let due = self.execs.iter().filter(|(_, exec)| exec.is_due(now)).map(|(token, _)| *token);
         for token in due.collect::<Vec<_>>() {
             if let Some(exec) = self.execs.get_mut(&token) {
@@ -391,6 +409,9 @@ impl Shim {
                     exec.kill(CAUSE_TIMEOUT);
                 }
                 exec.look_at_joiner(now);
+                if exec.command.is_dead() {
+                    exec.reap(&self.epoll, false);
+                }
                 if exec.command.is_unheard() {
                     exec.command.watch_reports(&self.epoll, end_of_reports(token));
                     self.hear_exec(token);

@@ -23,15 +23,22 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Another program that comes in by `listener`: none waits, or it is of another user. Its way back comes later.
-    pub(super) fn accept(listener: &Fd) -> Option<Fd> {
+    /// Another program that comes in by `listener`, if one waits; of other users nobody does.
+    ///
+    /// # Errors
+    /// As accept4(2), but EAGAIN: EMFILE.
+    pub(super) fn accept(listener: &Fd) -> Result<Option<Fd>, nix::errno::Errno> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
-            let came = accept4(listener, flags).ok()?;
-            let from = getsockopt(&came, sockopt::PeerCredentials).ok()?;
+            let came = match accept4(listener, flags) {
+                Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+                Err(nix::errno::Errno::ECONNABORTED | nix::errno::Errno::EINTR) => continue,
+                came => came?,
+            };
             // Whom this user namespace does not have has the number of nobody in it (user_namespaces(7)).
-            if from.uid() == nix::unistd::geteuid().as_raw() {
-                return Some(came.into());
+            let from = getsockopt(&came, sockopt::PeerCredentials);
+            if from.is_ok_and(|from| from.uid() == nix::unistd::geteuid().as_raw()) {
+                return Ok(Some(came.into()));
             }
         }
     }

@@ -1,13 +1,20 @@
 //! Those who ask and are told: the owner, and other programs of the same user for as long as it is there.
 
 use super::peer::Peer;
-use super::{ARRIVED, FROM_PEER, KINDS, OWNER, Shim, TO_PEER};
+use super::{ARRIVED, FROM_PEER, KINDS, LISTENER, OWNER, Shim, TO_PEER};
 use caisson_core::Result;
 use caisson_core::channel::{self, ATTACH, Attach, Event, TOKENS};
+use caisson_core::clock;
 use nix::sys::epoll::EpollFlags;
 
 /// How many may be there at one time.
-const MOST: usize = 1024;
+const MOST: usize = 256;
+/// How many may be there that have not said who they are.
+const MOST_ARRIVED: usize = 64;
+/// How long nobody is let in after there was no room.
+const PAUSE_NS: u64 = 100_000_000;
+/// How often sixteen requests of one who left are read.
+const LAST_ROUNDS: usize = 64;
 
 impl Shim {
     /// Watches a peer's sockets.
@@ -24,16 +31,54 @@ impl Shim {
         !self.peers.contains_key(&OWNER)
     }
 
-    /// Takes those who knock.
+    /// Takes those who knock. Who says nothing makes room for who comes after; where there is none, nobody is heard for a
+    /// moment: the listener would wake us without end.
     pub(super) fn hear_listener(&mut self) {
-        while let Some(came) = self.listener.as_ref().and_then(Peer::accept) {
-            self.last_peer += 1;
-            let number = self.last_peer;
-            if self.arrived.len() + self.peers.len() < MOST
-                && self.watch(&came, EpollFlags::EPOLLIN, number * KINDS + ARRIVED).is_ok()
-            {
-                self.arrived.insert(number, came);
+        loop {
+            match self.listener.as_ref().map(Peer::accept) {
+                Some(Ok(Some(came))) => {
+                    if self.arrived.len() >= MOST_ARRIVED {
+                        self.arrived.pop_first();
+                    }
+                    self.last_peer += 1;
+                    let number = self.last_peer;
+                    if self.peers.len() < MOST
+                        && self.watch(&came, EpollFlags::EPOLLIN, number * KINDS + ARRIVED).is_ok()
+                    {
+                        self.arrived.insert(number, came);
+                    }
+                }
+                Some(Err(_)) if !self.arrived.is_empty() => self.arrived.clear(),
+                Some(Err(_)) => {
+                    if let Some(listener) = &self.listener {
+                        let _ = self.epoll.delete(listener);
+                    }
+                    self.listener_at = Some(clock::now() + PAUSE_NS);
+                    return;
+                }
+                Some(Ok(None)) | None => return,
             }
+        }
+    }
+
+    pub(super) fn look_at_listener(&mut self, now: u64) {
+        if self.listener_at.is_some_and(|at| at <= now) {
+            self.listener_at = None;
+            if let Some(listener) = &self.listener
+                && self.watch(listener, EpollFlags::EPOLLIN, LISTENER).is_err()
+            {
+                self.listener_at = Some(now + PAUSE_NS);
+            }
+        }
+    }
+
+    /// What another program asked last: it may be gone by the time that it is read.
+    pub(super) fn hear_last(&mut self, number: u64) {
+        for _ in 0..LAST_ROUNDS {
+            if number == OWNER || !self.peers.contains_key(&number) {
+                return;
+            }
+            self.hear_peer(number);
         }
     }
 

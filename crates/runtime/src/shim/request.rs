@@ -50,7 +50,11 @@ impl Shim {
 
     fn request(&mut self, from: u64, request: Request, descriptors: Vec<Fd>) {
         // What comes of it goes to who asked.
-        if request.own().is_some_and(|token| token / TOKENS != from) {
+        let taken = |token| {
+            let starts = matches!(request, Request::Launch { .. } | Request::Exec { .. });
+            starts && (self.containers.contains_key(&token) || self.execs.contains_key(&token))
+        };
+        if request.own().is_some_and(|token| token / TOKENS != from || taken(token)) {
             return self.peer_is_gone(from);
         }
         match request {
@@ -65,7 +69,7 @@ impl Shim {
             Request::Signal { token, signal } => {
                 if let Some(container) = self.containers.get(&token) {
                     let _ = process::send_signal(&container.command.pidfd, signal);
-                } else if let Some(exec) = self.execs.get(&token) {
+                } else if let Some(exec) = self.execs.get_mut(&token) {
                     exec.signal(signal);
                 }
             }
