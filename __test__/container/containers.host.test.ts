@@ -158,9 +158,9 @@ test('figures of a command, and what is asked of a connection that is closed', a
 
 test('what is asked last is heard, however busy the owner', async (t) => {
   const { engine, root, run } = await scene(t)
-  let busy = true
+  const busy = { yes: true }
   const lanes = Array.from({ length: 6 }, async () => {
-    while (busy) await run(['true'])
+    while (busy.yes) await run(['true'])
   })
   for (let round = 0; round < 20 / scale; round += 1) {
     const held = await engine.start({ rootfs }, ['sleep', '600'], { name: `n${round}` })
@@ -176,7 +176,7 @@ test('what is asked last is heard, however busy the owner', async (t) => {
     )
     t.is((await held.wait()).cause, 'killed')
   }
-  busy = false
+  busy.yes = false
   await Promise.all(lanes)
 })
 
