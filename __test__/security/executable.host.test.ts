@@ -15,7 +15,6 @@ import {
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeRoot, rootfs, scene } from '../container/scene.ts'
-import { isRoot } from '../host/ground.ts'
 import { row } from './row.ts'
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url))
