@@ -46,7 +46,7 @@ function nesting(): Finding[] {
   const inside =
     existsSync('/.dockerenv') || existsSync('/run/.containerenv') || process.env.container !== undefined
   if (!inside) return []
-  const detail = 'this is inside a container: what that is not allowed to do is not to be had'
+  const detail = 'this is inside a container, whose own limits hold for those in it'
   return [{ name: 'nesting', state: 'ok', detail }]
 }
 
@@ -97,7 +97,7 @@ function ids(): Finding {
   if (kind === 'root') return { name, state: 'ok', detail: 'root: all of this machine’s' }
   if (kind === 'range') {
     const count = uids.filter((_, index) => index % 3 === 2).reduce((sum, size) => sum + size, 0)
-    return { name, state: 'ok', detail: `a range of ${count}` }
+    return { name, state: 'ok', detail: `this user’s own and a range of ${count - 1}` }
   }
   const helpers = ['newuidmap', 'newgidmap'].every((program) => existsSync(`/usr/bin/${program}`))
   const { username } = userInfo()
@@ -145,6 +145,13 @@ function cgroups({ cgroup }: Isolation): Finding[] {
   return [group, { name: 'limits', state: 'less', detail: `without ${lacking.join(' ')}${why}`, mend }]
 }
 
+/** How the container's root was made: it has run. */
+function overlay({ ids: kind }: Isolation): string {
+  if (kind === 'root') return 'copy-on-write layers'
+  const owners = kind === 'single' ? '; all files of an image become this user’s own' : ''
+  return `copy-on-write layers in a user namespace${owners}`
+}
+
 /** Looks, and runs a container: the package's own static executable, which needs nothing else in its root. */
 export async function examine(run: Runs, runtimePath: () => string): Promise<Finding[]> {
   const place = mkdtempSync(join(tmpdir(), 'caisson-doctor-'))
@@ -165,6 +172,7 @@ export async function examine(run: Runs, runtimePath: () => string): Promise<Fin
         state: isolation.seccomp ? 'ok' : 'less',
         detail: isolation.seccomp ? 'the default filter was loaded' : 'no filter was loaded',
       },
+      { name: 'overlay', state: 'ok', detail: overlay(isolation) },
       ...cgroups(isolation),
     ]
   } catch (error) {
