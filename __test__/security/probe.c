@@ -30,6 +30,26 @@ static int push(const char *name, int fd) {
   return 0;
 }
 
+/* What was seen of one process, until it is known that it was on its way all the time. */
+static char notes[8192];
+static size_t noted;
+
+static void note(const char *form, const char *what, int length, const char *value) {
+  size_t left = sizeof notes - noted;
+  int more = snprintf(notes + noted, left, form, what, length, value);
+  if (more > 0 && (size_t)more < left) noted += more;
+}
+
+/* An exec changes the program first and the name last: by then what was seen is the command's own. */
+static int has_executed(int pid) {
+  char path[64], target[512];
+  snprintf(path, sizeof path, "/proc/%d/exe", pid);
+  ssize_t length = readlink(path, target, sizeof target - 1);
+  if (length < 0) return errno != EACCES && errno != EPERM;
+  target[length] = 0;
+  return !strstr(target, "memfd:");
+}
+
 /* Whether a process is called so, now. */
 static int is_called(int pid, const char *name) {
   char path[64], comm[32] = "";
@@ -50,8 +70,8 @@ static void look(int pid, const char *what, const char *name) {
   if (fd >= 0) close(fd);
   /* Still the same afterwards: what was seen was seen of it. */
   if ((length < 0 && fd < 0) || !is_called(pid, name)) return;
-  if (length >= 0) printf("%s -> %.*s\n", what, (int)length, target);
-  else if (what[0] != 'm' || first == 1) printf("%s opened\n", what);
+  if (length >= 0) note("%s -> %.*s\n", what, (int)length, target);
+  else if (what[0] != 'm' || first == 1) note("%s %.*s\n", what, 6, "opened");
 }
 
 static void rights(int pid, const char *name) {
@@ -66,7 +86,7 @@ static void rights(int pid, const char *name) {
   const char *keys[] = {"CapPrm:", "CapEff:", "CapBnd:"};
   for (int i = 0; i < 3; i++) {
     char *at = strstr(text, keys[i]);
-    if (at) printf("%.24s\n", at);
+    if (at) note("%s%.*s\n", "", 24, at);
   }
 }
 
@@ -83,8 +103,10 @@ static int watch(int seconds) {
         continue;
       }
       seen++;
+      noted = 0;
       for (unsigned i = 0; i < sizeof things / sizeof *things; i++) look(pid, things[i], name);
       rights(pid, name);
+      if (noted && !has_executed(pid)) fwrite(notes, 1, noted, stdout);
       if (pid >= next) next = pid + 1;
     }
   printf("saw %ld\n", seen);

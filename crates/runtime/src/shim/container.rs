@@ -97,10 +97,10 @@ impl Container {
         }
     }
 
-    /// Its pid namespace's number; 0 where it is not known.
-    pub(super) fn pid_namespace(&self) -> u64 {
-        let namespaces = &self.command.isolation.namespaces;
-        namespaces.iter().find(|(name, _)| name == "pid").map_or(0, |(_, inode)| *inode)
+    /// The namespaces that its other commands are in.
+    pub(super) fn shared_namespaces(&self) -> Vec<(String, u64)> {
+        let namespaces = self.command.isolation.namespaces.iter();
+        namespaces.filter(|(name, _)| name != "cgroup").cloned().collect()
     }
 
     /// For other programs.

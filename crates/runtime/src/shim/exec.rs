@@ -33,8 +33,8 @@ pub(super) struct Exec {
     pub(super) container: u64,
     /// The id map that it shares with its container and the shim.
     uid_map: String,
-    /// The container's pid namespace.
-    namespace: u64,
+    /// The container's namespaces, its cgroup's apart.
+    namespaces: Vec<(String, u64)>,
     group: Option<Member>,
     joining: Joining,
     joiner: u32,
@@ -98,7 +98,7 @@ impl Exec {
             command: Command::new(birth),
             container: wanted.container,
             uid_map: launcher.uid_map().to_owned(),
-            namespace: container.pid_namespace(),
+            namespaces: container.shared_namespaces(),
             group: joining.group,
             joining: Joining::Under,
             joiner: joining.pid,
@@ -158,7 +158,7 @@ impl Exec {
         if self.joining == Joining::Over {
             return false;
         }
-        match held(pid, self.namespace) {
+        match held(pid, self.pid_namespace()) {
             Ok(pidfd) => {
                 let joiner = std::mem::replace(&mut self.command.pidfd, pidfd);
                 let _ = epoll.delete(&joiner);
@@ -168,9 +168,8 @@ impl Exec {
                 }
                 self.command.pid = pid;
                 self.joining = Joining::Over;
-                if let Some(namespaces) = isolation::namespaces_of(&self.command.pidfd) {
-                    self.command.isolation.namespaces = namespaces;
-                }
+                let seen = isolation::namespaces_of(&self.command.pidfd);
+                self.command.isolation.namespaces = seen.unwrap_or_else(|| self.namespaces.clone());
                 self.command.isolation.uid_map.clone_from(&self.uid_map);
                 for signal in std::mem::take(&mut self.signals) {
                     self.signal(signal);
@@ -210,6 +209,11 @@ impl Exec {
         if self.joining == Joining::Under && self.command.has_ended() && self.command.killed == CAUSE_NONE {
             self.command.fail(unready());
         }
+    }
+
+    /// Its pid namespace's number; 0 where it is not known.
+    fn pid_namespace(&self) -> u64 {
+        self.namespaces.iter().find(|(name, _)| name == "pid").map_or(0, |(_, inode)| *inode)
     }
 
     /// Whether it cannot be watched, and is given up.
