@@ -55,6 +55,8 @@ export declare class Shim {
   stats(token: number, request: number): Failure | null
   /** Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`. */
   unpack(options: UnpackOptions): Failure | null
+  /** Removes what was thrown away of the store; the event is `done`. */
+  sweep(token: number): Failure | null
   /** Ends an unpacking; the event is its failure. */
   cancel(token: number): Failure | null
   /**
@@ -173,6 +175,8 @@ export interface LaunchOptions {
   ownStdio: number
   /** Whether it is not to start without a cgroup of its own. */
   grouped: boolean
+  /** The chain id of the image's topmost layer, which is held while the container lives. */
+  layer?: string
   /** What other programs of the same user are told of it: any text. */
   about: string
   /** Milliseconds after which it is killed; 0: never. */
@@ -186,6 +190,15 @@ export interface LayeredOptions {
   /** Its layers, the topmost first. */
   lowers: Array<string>
 }
+
+/**
+ * Locks a file or a directory, without waiting: a number for `unlock`, -1 where somebody else has the lock, -2 where there
+ * is nothing. With `create` a file is made where there is none.
+ *
+ * # Errors
+ * As open(2) and flock(2).
+ */
+export declare function lock(path: string, exclusive: boolean, create: boolean): number
 
 /** How a container ended. */
 export interface NativeEnd {
@@ -327,7 +340,7 @@ export declare function sha256(bytes: Uint8Array): string
 /** What a shim says. */
 export interface ShimEvent {
   /** What it is. */
-  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed' | 'welcome' | 'listed' | 'done'
+  kind: 'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed' | 'welcome' | 'listed' | 'done' | 'wanted'
   /** The run it is about; 0: the shim itself. */
   token: number
   /** `started`: the main process's id. */
@@ -344,6 +357,8 @@ export interface ShimEvent {
   usage?: NativeUsage
   /** `listed`: a container; `pid` and `isolation` are its own, too. */
   listed?: NativeListed
+  /** `wanted`: from which byte on. */
+  offset?: number
 }
 
 /** Where a shim works. */
@@ -362,6 +377,9 @@ export interface ShimOptions {
   ids?: IdOptions
 }
 
+/** Gives up a lock. */
+export declare function unlock(number: number): void
+
 /** A layer to be unpacked. */
 export interface UnpackOptions {
   /** The caller's number for it, in every event about it. */
@@ -378,6 +396,13 @@ export interface UnpackOptions {
   diffId: string
   /** The blob, a descriptor at its beginning; it stays the caller's. */
   blob: number
+  /**
+   * Whether the blob is kept in the content store: then `blob` is where it comes from, once a `wanted` has said from
+   * which byte on.
+   */
+  keep: boolean
+  /** What ends once the layers below are in the store; none: they are. It stays the caller's. */
+  gate?: number
 }
 
 /**
@@ -387,3 +412,6 @@ export interface UnpackOptions {
  * EMFILE.
  */
 export declare function wayBack(): Array<number>
+
+/** Lets a pipe that is held have as much as an ordinary user's may: 1 MiB. What cannot be had is left. */
+export declare function widen(pipe: number): void

@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, hear, isTerminal, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, wayBack } = nativeBinding
+const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, hear, isTerminal, lock, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, unlock, wayBack, widen } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
@@ -782,10 +782,13 @@ export { closeDescriptor }
 export { drain }
 export { hear }
 export { isTerminal }
+export { lock }
 export { pipe }
 export { randomId }
 export { receiveDescriptor }
 export { releaseDescriptor }
 export { sha256 }
+export { unlock }
 export { wayBack }
+export { widen }
 export const __napiBindingTarget = __napiLoadedBindingTarget

@@ -13,6 +13,7 @@ export type ErrorCode =
   | 'ERR_ARCHIVE'
   | 'ERR_IMAGE_LIMIT'
   | 'ERR_DIGEST'
+  | 'ERR_CUT'
   | 'ERR_SHIM_LOST'
   | 'ERR_UNSAFE_INSTALL'
   | 'ERR_RUNTIME_MISMATCH'
@@ -25,6 +26,9 @@ export type ErrorCode =
   | 'ERR_COMMAND_FAILED'
   | 'ERR_NOT_RUNNING'
   | 'ERR_CONTAINER_NOT_FOUND'
+  | 'ERR_IMAGE_IN_USE'
+  | 'ERR_REGISTRY'
+  | 'ERR_REGISTRY_AUTH'
 
 /** What a {@link CaissonError} says beside its message. */
 export interface ErrorDetails {

@@ -1,6 +1,7 @@
 /** An image's config: security.md D7, D11. */
 import test from 'ava'
 import { parseConfig } from '../../src/image/config.ts'
+import { hostArchitecture } from '../../src/image/manifest.ts'
 import type { Config } from '../../src/image/config.ts'
 
 const diffId = `sha256:${'ab'.repeat(32)}`
@@ -30,6 +31,7 @@ test('the fields that are read', (t) => {
       stopSignal: 'SIGINT',
     },
     diffIds: [diffId],
+    platform: { os: 'linux', architecture: hostArchitecture(), variant: undefined },
   })
   const nulls = {
     Entrypoint: null,

@@ -15,9 +15,9 @@ const parse = (value: unknown, described?: string): unknown =>
   parseManifest(Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)), 'doc', described)
 
 test('a manifest and an index are what they say', (t) => {
-  t.deepEqual(parse(manifest), { kind: 'manifest', config, layers: [layer] })
-  const read = { ...entry, platform: undefined, name: undefined }
-  t.deepEqual(parse(index), { kind: 'index', manifests: [read] })
+  t.deepEqual(parse(manifest), { kind: 'manifest', mediaType: types.manifest, config, layers: [layer] })
+  const read = { ...entry, platform: undefined, name: undefined, annotations: undefined }
+  t.deepEqual(parse(index), { kind: 'index', mediaType: types.index, manifests: [read] })
   // Without their own word their descriptor's counts, and without both their shape.
   const { mediaType: _, ...bare } = manifest
   t.like(parse(bare, types.manifest), { kind: 'manifest' })

@@ -1,5 +1,6 @@
 import test from 'ava'
-import { parseReference } from '../../src/image/reference.ts'
+import { CaissonError } from '../../src/errors.ts'
+import { familiar, fullName, parseName, parseReference } from '../../src/image/reference.ts'
 
 const cases: [string, string, string | undefined][] = [
   ['oci:/images/a:latest', '/images/a', 'latest'],
@@ -37,11 +38,57 @@ for (const reference of [
   })
 }
 
-test('what is no layout is no image yet', (t) => {
-  for (const reference of ['debian:12', '', 'OCI:/a', 'docker://x', '/images/a']) {
-    t.like(
-      t.throws(() => parseReference(reference)),
-      { code: 'ERR_IMAGE_NOT_FOUND', subject: reference },
-    )
-  }
-})
+const names: [given: string, full: string, familiar: string][] = [
+  ['debian', 'docker.io/library/debian:latest', 'debian'],
+  ['debian:12', 'docker.io/library/debian:12', 'debian'],
+  ['library/debian:12', 'docker.io/library/debian:12', 'debian'],
+  ['docker.io/debian', 'docker.io/library/debian:latest', 'debian'],
+  ['index.docker.io/a/b:1', 'docker.io/a/b:1', 'a/b'],
+  ['a/b', 'docker.io/a/b:latest', 'a/b'],
+  ['localhost/a', 'localhost/a:latest', 'localhost/a'],
+  ['localhost:5000/a:b', 'localhost:5000/a:b', 'localhost:5000/a'],
+  ['Host/a', 'Host/a:latest', 'Host/a'],
+  ['[::1]:5000/a/b__c-d.e:T', '[::1]:5000/a/b__c-d.e:T', '[::1]:5000/a/b__c-d.e'],
+  [`a:1@sha256:${'0'.repeat(64)}`, `docker.io/library/a@sha256:${'0'.repeat(64)}`, 'a'],
+]
+
+for (const [given, full, short] of names) {
+  test(`${given} is ${full}`, (t) => {
+    const name = parseName(given)
+    t.is(fullName(name), full)
+    t.is(familiar(name), short)
+    // What it is called is its name, too.
+    t.is(fullName(parseName(full)), full)
+  })
+}
+
+for (const reference of [
+  '',
+  'OCI:/a',
+  'docker://x',
+  '/images/a',
+  'A',
+  'a//b',
+  'a/',
+  '-a',
+  'a..b',
+  'a_',
+  'host.x/A',
+  'a:',
+  'a:-x',
+  `a:${'x'.repeat(129)}`,
+  'a b',
+  'dеbian',
+  'a@sha256:00',
+  'a@md5:00',
+  'a@',
+  'f'.repeat(64),
+  `localhost/${'a/'.repeat(130)}a`,
+  '-h.example/a',
+  'h:123456/a',
+]) {
+  test(`${JSON.stringify(reference)} names no image`, (t) => {
+    const error = t.throws(() => parseName(reference), { instanceOf: CaissonError })
+    t.true(['ERR_INVALID_OPTION', 'ERR_DIGEST'].includes(error.code), error.message)
+  })
+}

@@ -55,7 +55,7 @@ usersTest('an image that umoci made and skopeo copied', async (t) => {
       'uid=1234(alice) gid=1235(staff) groups=1235(staff),2000(extra)\n/srv/work\nfrom image /home/alice\n',
     )
   }
-  t.like(held(directory), { layers: 1, images: 1 })
+  t.like(held(directory), { layers: 1, facts: 1 })
 })
 
 usersTest('entrypoint, command, environment, user and workdir: options replace the image’s', async (t) => {

@@ -45,10 +45,10 @@ export function held(directory: string): Record<string, number> {
   return {
     layers: count('layers'),
     unpacking: count('unpacking'),
-    images: count('images'),
+    facts: count('facts'),
     layouts: count('layouts'),
   }
 }
 
 /** Nothing. */
-export const empty = { layers: 0, unpacking: 0, images: 0, layouts: 0 }
+export const empty = { layers: 0, unpacking: 0, facts: 0, layouts: 0 }

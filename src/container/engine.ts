@@ -1,6 +1,7 @@
 /** An engine: one state root, one store, one shim. `run` of the module is the default engine's. */
-import { Images } from '../image/unpack.ts'
-import type { Image as ReadyImage } from '../image/unpack.ts'
+import { Images } from '../image/images.ts'
+import type { Image as ReadyImage } from '../image/images.ts'
+import type { PullProgress } from '../image/pull.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
@@ -28,6 +29,14 @@ export interface EngineOptions {
   cgroupParent?: string
 }
 
+/** How an image is pulled. */
+export interface PullOptions {
+  /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
+  platform?: string
+  signal?: AbortSignal
+  onProgress?: (progress: PullProgress) => void
+}
+
 /** Options of a run whose output is wanted as bytes. */
 export type BufferOptions = RunOptions & { encoding: 'buffer' }
 
@@ -48,7 +57,9 @@ export class Engine {
     this.roots = roots(options)
     this.containers = new Containers(this.roots.run)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
-    this.#images = new Images(this.roots.data, (layer, signal) => unpackLayer(this.#shim, layer, signal))
+    this.#images = new Images(this.roots.data, (layer, signal, wanted) =>
+      unpackLayer(this.#shim, layer, signal, wanted),
+    )
   }
 
   /** The executable that shims are made of. */
@@ -93,6 +104,13 @@ export class Engine {
     return start(this.#context, checked(image), ...words(second, third))
   }
 
+  /** Pulls an image from a registry; what is here and unchanged is not pulled again. */
+  async pull(reference: string, options: PullOptions = {}): Promise<void> {
+    const signal = options.signal ?? new AbortController().signal
+    const { platform, onProgress: report } = options
+    await this.#images.pull(reference, { signal, platform, report })
+  }
+
   /** Whether containers run here, and what they lack. It runs one, and never rejects for want of anything. */
   async doctor(): Promise<Finding[]> {
     return examine(
@@ -119,14 +137,14 @@ export class Engine {
         const found = this.#images.find(image)
         return found && resolved(found)
       },
-      prepare: async (image, signal) => resolved(await this.#images.prepare(image, signal)),
+      prepare: async (image, options) => resolved(await this.#images.prepare(image, options)),
     }
   }
 }
 
-function resolved({ lowers, config }: ReadyImage): Resolved {
+function resolved({ lowers, layer, config }: ReadyImage): Resolved {
   const layers = [{ target: '/', lowers }]
-  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, config }
+  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, layer, config }
 }
 
 function isList(value: unknown): value is readonly string[] {

@@ -1,6 +1,6 @@
 /** Layers of images by the shim: it unpacks them in a process of its own. */
 import { toError } from '../native.ts'
-import type { LayerRequest } from '../image/unpack.ts'
+import type { LayerRequest } from '../image/layers.ts'
 import { failureOf } from './shim.ts'
 import type { ShimConnection } from './shim.ts'
 
@@ -9,10 +9,15 @@ export function unpackLayer(
   connection: ShimConnection,
   layer: LayerRequest,
   signal: AbortSignal,
+  wanted?: (offset: number) => void,
 ): Promise<void> {
   const token = connection.token()
   return new Promise((resolve, reject) => {
     const listening = connection.get(token, (event) => {
+      if (!(event instanceof Error) && event.kind === 'wanted') {
+        wanted?.(event.offset ?? 0)
+        return
+      }
       listening.forget()
       signal.removeEventListener('abort', cancel)
       if (event instanceof Error) reject(event)
@@ -30,5 +35,22 @@ export function unpackLayer(
     }
     signal.addEventListener('abort', cancel, { once: true })
     if (signal.aborted) cancel()
+  })
+}
+
+/** Has what was thrown away of the store removed; settles once that is done. */
+export function sweep(connection: ShimConnection): Promise<void> {
+  const token = connection.token()
+  return new Promise((resolve, reject) => {
+    const listening = connection.get(token, (event) => {
+      listening.forget()
+      if (event instanceof Error) reject(event)
+      else if (event.kind === 'done') resolve()
+      else reject(failureOf(event))
+    })
+    const failure = listening.shim.sweep(token)
+    if (failure === null) return
+    listening.forget()
+    reject(toError(failure))
   })
 }

@@ -1,6 +1,7 @@
 /** What `run` can be asked, and what it means: words to plain, checked values. */
 import type { Readable, Writable } from 'node:stream'
 import { refuse } from '../errors.ts'
+import type { PullProgress } from '../image/pull.ts'
 import { signalNumber } from './result.ts'
 import { checkShape, kindOf } from './shapes.ts'
 import { bytes, milliseconds } from './units.ts'
@@ -144,10 +145,19 @@ export interface RunOptions {
    * `range`: users of their own. `single`, the default: this user's one id will do.
    */
   minIsolation?: 'full' | 'range' | 'single'
+  /** When the image is pulled. Default `missing`: if it is not here. */
+  pull?: 'missing' | 'always' | 'never'
+  /** Which of an image's platforms, `OS/ARCH[/VARIANT]`. Default: this machine's. */
+  platform?: string
+  /** Hears what is being pulled. */
+  onProgress?: (progress: PullProgress) => void
 }
 
 const known: Record<keyof RunOptions, true> = {
   minIsolation: true,
+  pull: true,
+  platform: true,
+  onProgress: true,
   env: true,
   user: true,
   workdir: true,
@@ -229,6 +239,9 @@ const kinds: Partial<Record<keyof RunOptions, string>> = {
   stopSignal: 'string',
   groups: 'array',
   minIsolation: 'string',
+  pull: 'string',
+  platform: 'string',
+  onProgress: 'function',
   size: 'object',
 }
 

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { CaissonError, refuse } from '../errors.ts'
 import type { ImageConfig } from '../image/config.ts'
+import type { ImageOptions } from '../image/images.ts'
 import { native, toError } from '../native.ts'
 import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
@@ -29,6 +30,8 @@ export type Image = string | { rootfs: string }
 /** What an image gives a run. */
 export interface Resolved {
   root: RootFilesystem
+  /** What of the store is held while it runs: the chain id of the topmost layer. */
+  layer?: string | undefined
   config: ImageConfig
 }
 
@@ -39,7 +42,7 @@ export interface RunContext {
   /** An image that is ready; undefined for one that is not, or is not known. */
   find(image: string): Resolved | undefined
   /** Makes an image ready. */
-  prepare(image: string, signal: AbortSignal): Promise<Resolved>
+  prepare(image: string, options: ImageOptions): Promise<Resolved>
 }
 
 let bounding: bigint | undefined
@@ -58,6 +61,9 @@ function check(options: RunOptions): void {
     )
   }
   checkIsolation(options.minIsolation)
+  const pull: string = options.pull ?? 'missing'
+  if (!['missing', 'always', 'never'].includes(pull))
+    throw refuse('pull', `'${pull}' is neither missing, always nor never`)
   const seccomp: unknown = options.seccomp
   if (typeof seccomp === 'string' && !/^(default|unconfined|\s*\{[^]*)$/.test(seccomp)) {
     throw refuse('seccomp', `'${seccomp}' is neither default, unconfined nor a profile`)
@@ -152,17 +158,23 @@ async function begin(
   // It gets ready while the rest is loaded and made.
   context.shim.start()
   await withStdio(live, (stdio, attach) => {
-    const found = typeof image === 'string' ? context.find(image) : directory(image, context.roots)
+    const found = typeof image === 'string' ? find(context, image, options) : directory(image, context.roots)
     if (found !== undefined) sendLaunch(live, image, command, found, stdio)
     if (found !== undefined || typeof image !== 'string') return undefined
     // Its streams can be asked for before the wait.
     attach()
     return (async () => {
-      const resolved = await context.prepare(image, live.cancellation())
+      const { pull, platform, onProgress: report } = options
+      const resolved = await context.prepare(image, { signal: live.cancellation(), pull, platform, report })
       live.throwIfCancelled()
       sendLaunch(live, image, command, resolved, stdio)
     })()
   })
+}
+
+/** What is ready; not where it is to be looked for anew. */
+function find(context: RunContext, image: string, { pull, platform }: RunOptions): Resolved | undefined {
+  return pull === 'always' || platform !== undefined ? undefined : context.find(image)
 }
 
 /** Composes, compiles, sends. */
@@ -188,6 +200,7 @@ function sendLaunch(
     files: files(options, live.hostname),
     stdio: stdio.payload,
     ownStdio: stdio.own,
+    ...(resolved.layer !== undefined && { layer: resolved.layer }),
     grouped: options.minIsolation === 'full',
     timeoutMs: live.timeoutMs,
     about: aboutOf(image, live, spec),

@@ -3,7 +3,8 @@ import { constants } from 'node:os'
 import { resolve } from 'node:path/posix'
 import { invalid, object, parse, requiredText, text, unsupported, words } from './document.ts'
 import type { Fields } from './document.ts'
-import { checkDigest, hostArchitecture } from './manifest.ts'
+import { checkDigest, fits, hostPlatform, showPlatform } from './manifest.ts'
+import type { Platform } from './manifest.ts'
 
 /** What an image says about how it wants to be run: the fields that are read, and no others. */
 export interface ImageConfig {
@@ -20,6 +21,7 @@ export interface ImageConfig {
 export interface Config {
   config: ImageConfig
   diffIds: readonly string[]
+  platform: Platform
 }
 
 /** An exec takes no more than a few MiB anyway; a string of it 128 KiB. */
@@ -84,12 +86,19 @@ function runConfig(fields: Fields, what: string): ImageConfig {
  * Reads a config of an image with `layers` layers.
  * @throws CaissonError ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT; ERR_UNSUPPORTED for one of another platform.
  */
-export function parseConfig(bytes: Uint8Array, what: string, layers: number): Config {
+export function parseConfig(
+  bytes: Uint8Array,
+  what: string,
+  layers: number,
+  wanted: Platform = hostPlatform(),
+): Config {
   const fields = parse(bytes, what)
   const os = requiredText(fields, 'os', 255, what)
   const architecture = requiredText(fields, 'architecture', 255, what)
-  if (os !== 'linux' || architecture !== hostArchitecture()) {
-    throw unsupported(what, `is for ${os}/${architecture}; this machine is linux/${hostArchitecture()}`)
+  const variant = text(fields, 'variant', 255, what)
+  if (os !== wanted.os || architecture !== wanted.architecture) {
+    const here = fits(wanted, hostPlatform()) ? 'this machine is' : 'wanted is'
+    throw unsupported(what, `is for ${os}/${architecture}; ${here} ${showPlatform(wanted)}`)
   }
   const rootfs = object(fields, 'rootfs', what)
   if (rootfs === undefined) throw invalid(what, 'rootfs is missing')
@@ -101,5 +110,9 @@ export function parseConfig(bytes: Uint8Array, what: string, layers: number): Co
   }
   for (const diffId of diffIds) checkDigest(diffId, `${what} rootfs.diff_ids`)
   const config = object(fields, 'config', what)
-  return { config: config === undefined ? {} : runConfig(config, `${what} config`), diffIds }
+  return {
+    config: config === undefined ? {} : runConfig(config, `${what} config`),
+    diffIds,
+    platform: { os, architecture, variant },
+  }
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
 import { field, invalid, parse, tooLarge } from './document.ts'
-import { choose, mostConfigBytes, mostManifestBytes, parseManifest } from './manifest.ts'
+import { choose, imagesOf, mostConfigBytes, mostManifestBytes, parseManifest } from './manifest.ts'
 import type { Descriptor, Index, IndexEntry, Manifest } from './manifest.ts'
 
 /** Which file an index.json is, and which version of it: what changes with every way to change the file. */
@@ -119,8 +119,13 @@ export class Layout {
     })
   }
 
+  /** What the index lists. */
+  entries(): readonly IndexEntry[] {
+    return this.#index().manifests
+  }
+
   #select(tag: string | undefined): IndexEntry {
-    const { manifests } = this.#index()
+    const manifests = this.entries()
     const named = tag === undefined ? manifests : manifests.filter(({ name }) => name === tag)
     const details = { stage: 'resolve', subject: this.directory }
     const names = [...new Set(manifests.flatMap(({ name }) => (name === undefined ? [] : [name])))]
@@ -155,7 +160,7 @@ export class Layout {
       const what = `manifest ${entry.digest}`
       const document = parseManifest(this.blob(entry, mostManifestBytes, what), what, entry.mediaType)
       if (document.kind === 'manifest') return { digest: entry.digest, manifest: document }
-      entry = choose(document.manifests, what)
+      entry = choose(imagesOf(document), what)
     }
     throw invalid(`manifest ${entry.digest}`, 'is an index in an index')
   }

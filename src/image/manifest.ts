@@ -18,20 +18,31 @@ export interface Descriptor {
   size: number
 }
 
+/** What an image runs on, in Go's words: `linux`, `arm64`, `v8`. */
+export interface Platform {
+  os: string
+  architecture: string
+  variant: string | undefined
+}
+
 /** An image of an index. */
 export interface IndexEntry extends Descriptor {
-  platform: { os: string; architecture: string; variant: string | undefined } | undefined
+  platform: Platform | undefined
   /** `org.opencontainers.image.ref.name`: its tag, in a layout's index.json. */
   name: string | undefined
+  /** All it has. Read by name, and only what Caisson itself wrote. */
+  annotations?: Fields | undefined
 }
 
 export interface Index {
   kind: 'index'
+  mediaType: string
   manifests: readonly IndexEntry[]
 }
 
 export interface Manifest {
   kind: 'manifest'
+  mediaType: string
   config: Descriptor
   /** The lowest first. */
   layers: readonly Descriptor[]
@@ -53,10 +64,13 @@ const configTypes: ReadonlySet<string> = new Set([
 const layerTypes: ReadonlySet<string> = new Set([
   'application/vnd.oci.image.layer.v1.tar',
   'application/vnd.oci.image.layer.v1.tar+gzip',
+  'application/vnd.oci.image.layer.v1.tar+zstd',
   'application/vnd.oci.image.layer.nondistributable.v1.tar',
   'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip',
+  'application/vnd.oci.image.layer.nondistributable.v1.tar+zstd',
   'application/vnd.docker.image.rootfs.diff.tar',
   'application/vnd.docker.image.rootfs.diff.tar.gzip',
+  'application/vnd.docker.image.rootfs.diff.tar.zstd',
   'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
 ])
 
@@ -91,11 +105,16 @@ function indexEntry(fields: Fields, what: string): IndexEntry {
       variant: text(platform, 'variant', 255, `${what} platform`),
     },
     name: annotations && text(annotations, 'org.opencontainers.image.ref.name', 4096, `${what} annotations`),
+    annotations,
   }
 }
 
 /** What a document is: by its own word, which must not differ from its descriptor's; else by the descriptor's. */
-function kindOf(fields: Fields, what: string, described: string | undefined): 'index' | 'manifest' {
+function kindOf(
+  fields: Fields,
+  what: string,
+  described: string | undefined,
+): Pick<Index | Manifest, 'kind' | 'mediaType'> {
   const version = field(fields, 'schemaVersion')
   if (version !== 2) {
     throw version === 1
@@ -112,9 +131,12 @@ function kindOf(fields: Fields, what: string, described: string | undefined): 'i
     throw invalid(what, `mediaType is ${own}, but its descriptor says ${described}`)
   }
   const type = own ?? described
-  if (type === undefined) return has('manifests') ? 'index' : 'manifest'
-  if (indexTypes.has(type)) return 'index'
-  if (manifestTypes.has(type)) return 'manifest'
+  if (type === undefined) {
+    const kind = has('manifests') ? 'index' : 'manifest'
+    return { kind, mediaType: `application/vnd.oci.image.${kind}.v1+json` }
+  }
+  if (indexTypes.has(type)) return { kind: 'index', mediaType: type }
+  if (manifestTypes.has(type)) return { kind: 'manifest', mediaType: type }
   throw unsupported(what, `mediaType ${type} is no image or index`)
 }
 
@@ -124,10 +146,12 @@ function kindOf(fields: Fields, what: string, described: string | undefined): 'i
  */
 export function parseManifest(bytes: Uint8Array, what: string, described?: string): Index | Manifest {
   const fields = parse(bytes, what)
-  if (kindOf(fields, what, described) === 'index') {
+  const { kind, mediaType } = kindOf(fields, what, described)
+  if (kind === 'index') {
     const manifests = objects(fields, 'manifests', mostManifests, what)
     return {
-      kind: 'index',
+      kind,
+      mediaType,
       manifests: manifests.map((entry, at) => indexEntry(entry, `${what} manifests[${at}]`)),
     }
   }
@@ -144,7 +168,7 @@ export function parseManifest(bytes: Uint8Array, what: string, described?: strin
     }
     return layer
   })
-  return { kind: 'manifest', config, layers }
+  return { kind, mediaType, config, layers }
 }
 
 /** Node's word for a processor, in Go's words, with the variants that every processor of that kind runs. */
@@ -160,34 +184,90 @@ export function hostArchitecture(): string {
   return architectures[process.arch]?.architecture ?? process.arch
 }
 
-/** Whether an image for this platform runs here. */
-function runsHere({ os, architecture, variant }: NonNullable<IndexEntry['platform']>): boolean {
-  const variants = architectures[process.arch]?.variants ?? []
-  const known = variant === undefined || variant === '' || variants.includes(variant)
-  return os === 'linux' && architecture === hostArchitecture() && known
+/** This machine's platform. */
+export function hostPlatform(): Platform {
+  return { os: 'linux', architecture: hostArchitecture(), variant: undefined }
+}
+
+/** Go's other words for a processor. */
+const aliases: Record<string, string> = {
+  x86_64: 'amd64',
+  'x86-64': 'amd64',
+  aarch64: 'arm64',
+  i386: '386',
+  armhf: 'arm',
 }
 
 /**
- * The one image of these that runs here. An entry without a platform is for whoever asks, if it is the only one.
+ * Reads `OS/ARCH[/VARIANT]`, or a processor alone.
+ * @throws CaissonError ERR_INVALID_OPTION for anything else.
+ */
+export function parsePlatform(given: string): Platform {
+  const parts = given.toLowerCase().split('/')
+  const [os = '', architecture = '', variant] = parts.length === 1 ? ['linux', ...parts] : parts
+  if (parts.length > 3 || ![os, architecture, variant ?? 'v1'].every((part) => /^[a-z0-9_.-]+$/.test(part))) {
+    throw new CaissonError('ERR_INVALID_OPTION', `platform: '${given}' is not OS/ARCH[/VARIANT]`, {
+      subject: 'platform',
+    })
+  }
+  return { os, architecture: aliases[architecture] ?? architecture, variant }
+}
+
+/** A platform as people write it. */
+export function showPlatform({ os, architecture, variant }: Platform): string {
+  return [os, architecture, variant].filter(Boolean).join('/')
+}
+
+/** The variants that are no difference to the bare processor. */
+function variantsOf(architecture: string): readonly string[] {
+  const known = Object.values(architectures).find((one) => one.architecture === architecture)
+  return known?.variants ?? []
+}
+
+/** Whether an image for `offered` is one for `wanted`. */
+export function fits(offered: Platform, wanted: Platform): boolean {
+  const plain = variantsOf(wanted.architecture)
+  const variant = (one: Platform): string =>
+    one.variant === undefined || plain.includes(one.variant) ? '' : one.variant
+  return (
+    offered.os === wanted.os &&
+    offered.architecture === wanted.architecture &&
+    variant(offered) === variant(wanted)
+  )
+}
+
+/** What says of an entry that it is no image: the attestations that docker's builder adds. */
+const attestation = 'vnd.docker.reference.type'
+
+/** The images of an index: attestations are none. */
+export function imagesOf({ manifests }: Index): readonly IndexEntry[] {
+  return manifests.filter(
+    ({ annotations }) => annotations === undefined || field(annotations, attestation) === undefined,
+  )
+}
+
+/**
+ * The one image of these for a platform. An entry without a platform is for whoever asks, if it is the only one.
  * @throws CaissonError ERR_IMAGE_NOT_FOUND where there is none, ERR_INVALID_IMAGE where there are several.
  */
-export function choose(entries: readonly IndexEntry[], what: string): IndexEntry {
+export function choose(
+  entries: readonly IndexEntry[],
+  what: string,
+  wanted: Platform = hostPlatform(),
+): IndexEntry {
   const [only] = entries
   if (only !== undefined && entries.length === 1 && only.platform === undefined) return only
-  const fitting = entries.filter(({ platform }) => platform !== undefined && runsHere(platform))
+  const fitting = entries.filter(({ platform }) => platform !== undefined && fits(platform, wanted))
   const digests = new Set(fitting.map(({ digest }) => digest))
   const [found] = fitting
   if (found !== undefined && digests.size === 1) return found
-  if (found !== undefined) throw invalid(what, `has ${digests.size} images for linux/${hostArchitecture()}`)
-  const there = entries.map(({ platform }) =>
-    platform === undefined
-      ? 'unnamed'
-      : [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/'),
-  )
+  const shown = showPlatform(wanted)
+  if (found !== undefined) throw invalid(what, `has ${digests.size} images for ${shown}`)
+  const there = entries.map(({ platform }) => (platform === undefined ? 'unnamed' : showPlatform(platform)))
   const list = [...new Set(there)].slice(0, 20).join(', ')
   throw new CaissonError(
     'ERR_IMAGE_NOT_FOUND',
-    `${what}: has no image for linux/${hostArchitecture()}${list === '' ? '' : `; it has ${list}`}`,
+    `${what}: has no image for ${shown}${list === '' ? '' : `; it has ${list}`}`,
     { stage: 'resolve', subject: what },
   )
 }

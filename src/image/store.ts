@@ -1,13 +1,24 @@
 /**
  * What is known of images, below the data root:
  *
+ *   images/                          what was pulled, an OCI image layout (content.ts)
+ *   ingest/                          blobs on their way there (crates/core/src/ingest.rs)
  *   layers/CHAIN/{root/,layer.json}  a layer, whole and on the disk (crates/core/src/layers.rs makes them)
- *   images/DIGEST.json               what a manifest of this digest came to, once verified
+ *   facts/DIGEST.json                what a manifest of this digest came to, once verified
  *   layouts/KEY.json                 the same by layout and tag, for as long as the layout's index is the same file
  *
  * The last two are answers that can be had again: what cannot be read of them is not there, and they are not synced.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { native } from '../native.ts'
 import type { ImageConfig } from './config.ts'
@@ -18,6 +29,8 @@ import type { LayoutReference } from './reference.ts'
 export interface Facts {
   /** The manifest's digest. */
   digest: string
+  /** The config's digest: docker's id of the image. */
+  id: string
   config: ImageConfig
   /** The chain ids of the layers to mount, the topmost first. Those below one that hides them all are left out. */
   chains: readonly string[]
@@ -27,13 +40,15 @@ export interface Facts {
 export interface Layer {
   /** Whether it hides all layers below it. */
   opaque: boolean
+  /** Bytes of its archive. */
+  bytes: number
 }
 
 /** What a tag of a layout came to. */
-type LayoutRecord = Facts & LayoutReference & { identity: Identity }
+export type LayoutRecord = Facts & LayoutReference & { identity: Identity }
 
 /** The form of the records. */
-const version = 1
+const version = 2
 
 function hex(digest: string): string {
   return digest.slice('sha256:'.length)
@@ -82,6 +97,13 @@ function read(path: string): object | undefined {
   }
 }
 
+/** The complete paths of the records in a directory. */
+function files(directory: string): string[] {
+  return existsSync(directory)
+    ? readdirSync(directory).flatMap((name) => (name.endsWith('.json') ? [join(directory, name)] : []))
+    : []
+}
+
 /** The records of one data root. */
 export class ImageStore {
   readonly #root: string
@@ -100,7 +122,7 @@ export class ImageStore {
   layer(chain: string): Layer | undefined {
     try {
       const mark = JSON.parse(readFileSync(join(this.#root, 'layers', chain, 'layer.json'), 'utf8')) as Layer
-      return { opaque: mark.opaque }
+      return { opaque: mark.opaque, bytes: mark.bytes }
     } catch {
       return undefined
     }
@@ -120,7 +142,7 @@ export class ImageStore {
 
   /** What a manifest came to. */
   image(digest: string): Facts | undefined {
-    return read(this.#image(digest)) as Facts | undefined
+    return read(this.#facts(digest)) as Facts | undefined
   }
 
   /** What a tag of a layout came to when its index was this one. */
@@ -131,9 +153,25 @@ export class ImageStore {
     return same ? record : undefined
   }
 
+  /** All that is known of layouts: their files' names, and what they say. */
+  layouts(): { path: string; record: LayoutRecord }[] {
+    return files(join(this.#root, 'layouts')).flatMap((path) => {
+      const record = read(path) as LayoutRecord | undefined
+      return record === undefined ? [] : [{ path, record }]
+    })
+  }
+
+  /** The files of all facts, and whose they are. */
+  allFacts(): { path: string; digest: string }[] {
+    return files(join(this.#root, 'facts')).map((path) => ({
+      path,
+      digest: `sha256:${path.slice(path.lastIndexOf('/') + 1, -'.json'.length)}`,
+    }))
+  }
+
   remember(facts: Facts): void {
     this.#make()
-    write(this.#image(facts.digest), facts)
+    write(this.#facts(facts.digest), facts)
   }
 
   rememberLayout(reference: LayoutReference, identity: Identity, facts: Facts): void {
@@ -143,13 +181,13 @@ export class ImageStore {
 
   #make(): void {
     if (this.#made) return
-    for (const name of ['images', 'layouts'])
+    for (const name of ['facts', 'layouts'])
       mkdirSync(join(this.#root, name), { recursive: true, mode: 0o700 })
     this.#made = true
   }
 
-  #image(digest: string): string {
-    return join(this.#root, 'images', `${hex(digest)}.json`)
+  #facts(digest: string): string {
+    return join(this.#root, 'facts', `${hex(digest)}.json`)
   }
 
   #layout({ directory, tag }: LayoutReference): string {

@@ -92,6 +92,8 @@ wire! {
         pub files: Vec<(String, Bytes)>,
         /// Which of stdin (1), stdout (2), stderr (4) are pipes that Caisson made, to be given to the payload's user.
         pub own_stdio: u8,
+        /// The chain id of the image's topmost layer, which is held while the container lives; none: it is of no image.
+        pub layer: Option<String>,
         /// Without a cgroup of its own it is not started.
         pub grouped: bool,
         /// What the owner says of it to other programs of the same user: text that the shim keeps and does not read.
@@ -139,15 +141,19 @@ wire! {
 }
 
 wire! {
-    /// A layer to be unpacked into the store. Descriptor: its blob, opened for reading, at its beginning.
+    /// A layer to be unpacked into the store. Descriptors: its blob, opened for reading, at its beginning; then, where the
+    /// layers below it are still on their way, what ends once they are there.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Layer {
         /// The owner's number for it, in every event about it.
         pub token: u64,
         /// Its chain id, 64 hex digits: its name in the store.
         pub chain: String,
-        /// The chain ids of the layers below it that count, the topmost first; all of them are in the store.
+        /// The chain ids of the layers below it, the topmost first.
         pub lowers: Vec<String>,
+        /// Whether the blob is kept in the content store. Then the descriptor is where it comes from, once
+        /// [`Event::Wanted`] has said from which byte on; there is no such event where it is not needed.
+        pub keep: bool,
         /// What the blob must hash to, `sha256:` and 64 hex digits.
         pub digest: String,
         /// How many bytes the blob must have.
@@ -187,6 +193,8 @@ wire! {
         /// Waits until something in a container listens at a TCP port; the answer is [`Event::Done`], or a failure if it
         /// ends before.
         11 Listening { token: u64, container: u64, port: u16 },
+        /// Removes what was thrown away of the store; the answer is [`Event::Done`].
+        12 Sweep { token: u64 },
     }
 }
 
@@ -262,6 +270,8 @@ wire! {
         7 Listed { token: u64, listed: Listed },
         /// That was all.
         8 Done { token: u64 },
+        /// The bytes of a layer's blob are wanted, from this one on.
+        9 Wanted { token: u64, offset: u64 },
     }
 }
 
@@ -313,6 +323,8 @@ wire! {
         2 Born { pid: u32 },
         /// That process is about to execute the command, at this moment of CLOCK_MONOTONIC, nanoseconds.
         3 Executing { at: u64 },
+        /// An unpacker wants its blob, from this byte on.
+        4 Wanted { offset: u64 },
     }
 }
 
@@ -328,6 +340,7 @@ impl Request {
             | Self::Dial { token, .. }
             | Self::List { token }
             | Self::Wait { token, .. }
+            | Self::Sweep { token }
             | Self::Listening { token, .. } => Some(*token),
             Self::Signal { .. } | Self::Kill { .. } | Self::Resize { .. } | Self::Cancel { .. } => None,
         }
@@ -346,6 +359,7 @@ impl Event {
             | Self::Dialed { token }
             | Self::Welcome { token }
             | Self::Listed { token, .. }
+            | Self::Wanted { token, .. }
             | Self::Done { token } => *token,
             Self::Stats { request, .. } => *request,
         }

@@ -33,6 +33,10 @@ pub enum Code {
     ImageLimit,
     /// Bytes do not have the digest they should have.
     Digest,
+    /// The rest of a blob did not arrive.
+    Cut,
+    /// An image, or a layer of it, is not in the store.
+    ImageNotFound,
     /// The shim ended while it held containers.
     ShimLost,
     /// Somebody else may write the executable.
@@ -47,7 +51,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the table that both languages share.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidSpec,
         Self::Unsupported,
         Self::CommandNotFound,
@@ -62,6 +66,8 @@ impl Code {
         Self::Archive,
         Self::ImageLimit,
         Self::Digest,
+        Self::Cut,
+        Self::ImageNotFound,
         Self::ShimLost,
         Self::UnsafeInstall,
         Self::RuntimeMismatch,
@@ -87,6 +93,8 @@ impl Code {
             Self::Archive => "ERR_ARCHIVE",
             Self::ImageLimit => "ERR_IMAGE_LIMIT",
             Self::Digest => "ERR_DIGEST",
+            Self::Cut => "ERR_CUT",
+            Self::ImageNotFound => "ERR_IMAGE_NOT_FOUND",
             Self::ShimLost => "ERR_SHIM_LOST",
             Self::UnsafeInstall => "ERR_UNSAFE_INSTALL",
             Self::RuntimeMismatch => "ERR_RUNTIME_MISMATCH",

@@ -9,10 +9,11 @@
 //! that it links to come from the layers below, so the same archive on other layers is another directory, and an image
 //! could else plant files in those of others.
 
-use crate::archive::{self, Digest, Options, Owner, Report};
+use crate::archive::{self, Digest, Lowers, Options, Owner, Report};
 use crate::channel::Layer;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
+use crate::ingest::{self, Blob, Ingest};
 use crate::journal::private_directory;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
@@ -21,13 +22,17 @@ use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Complete layers, below the data root.
 const LAYERS: &str = "layers";
 /// Layers that are being made.
 const UNPACKING: &str = "unpacking";
+/// What is being removed: whole directories, under any names.
+const TRASH: &str = "trash";
 /// What a layer is: written last, so a reader of it needs no other mark.
 const MARK: &CStr = c"layer.json";
 /// The layer's own tree.
@@ -38,8 +43,54 @@ const CLAIMS: usize = 1000;
 /// The store of layers below one data root.
 #[derive(Debug)]
 pub struct Store {
+    data_root: PathBuf,
     layers: Fd,
     unpacking: Fd,
+}
+
+/// Where a layer's blob comes from.
+#[derive(Debug)]
+pub struct Source {
+    /// The blob from its beginning; or, for a layer whose blob is kept, from where it is asked for on.
+    pub blob: OwnedFd,
+    /// Its end is read once the layers below are in the store; none: they are.
+    pub gate: Option<OwnedFd>,
+}
+
+/// A layer that a container uses, for as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Flock<OwnedFd>,
+}
+
+/// The layers below one that is being made.
+#[derive(Debug)]
+struct Below<'a> {
+    store: &'a Store,
+    chains: &'a [String],
+    gate: Option<&'a OwnedFd>,
+    roots: OnceLock<Vec<Fd>>,
+}
+
+impl Lowers for Below<'_> {
+    fn roots(&self) -> Result<&[Fd]> {
+        if let Some(known) = self.roots.get() {
+            return Ok(known);
+        }
+        if let Some(gate) = self.gate {
+            let mut gate = File::from(gate.try_clone().at(Stage::UNPACK, "gate")?);
+            gate.read_to_end(&mut Vec::new()).at(Stage::UNPACK, "gate")?;
+        }
+        let mut roots = Vec::new();
+        for chain in self.chains {
+            let layer = self.store.layer(chain)?;
+            roots.push(directory(&layer, ROOT).at(Stage::UNPACK, chain)?);
+            if is_opaque(&layer)? {
+                break;
+            }
+        }
+        Ok(self.roots.get_or_init(|| roots))
+    }
 }
 
 fn directory(parent: &Fd, name: &CStr) -> Result<Fd, Errno> {
@@ -63,7 +114,7 @@ fn is_at(held: &OwnedFd, parent: &Fd, name: &CStr) -> Result<bool> {
     }
 }
 
-fn flock(held: Fd, how: FlockArg) -> Result<Option<Flock<OwnedFd>>> {
+pub(crate) fn flock(held: Fd, how: FlockArg) -> Result<Option<Flock<OwnedFd>>> {
     let mut held = OwnedFd::from(held);
     loop {
         match Flock::lock(held, how) {
@@ -88,17 +139,43 @@ impl Store {
             openat2(Cwd, &c_path, open::RDONLY | open::DIRECTORY | open::NOFOLLOW, 0, 0)
                 .at(Stage::UNPACK, path.to_string_lossy())
         };
-        Ok(Self { layers: make(LAYERS)?, unpacking: make(UNPACKING)? })
+        let (layers, unpacking) = (make(LAYERS)?, make(UNPACKING)?);
+        Ok(Self { data_root: data_root.to_owned(), layers, unpacking })
     }
 
-    /// Puts a layer into the store, if it is not there; with `ids` by what that user namespace can have. It may wait for another process that is doing the same.
+    /// Holds a layer, and with it all that it was made on, so that nobody removes it while a container uses it.
     ///
     /// # Errors
-    /// As [`archive::unpack`]; nothing is left then.
-    pub fn unpack(&self, blob: OwnedFd, layer: &Layer, ids: Option<&IdMap>) -> Result<()> {
+    /// [`Code::ImageNotFound`] for one that is not there, or is just being removed.
+    pub fn hold(&self, chain: &str) -> Result<Held> {
+        let name = name(chain)?;
+        let gone =
+            || Error::new(Code::ImageNotFound, Stage::SOURCE, chain, "the image was removed meanwhile");
+        let layer = match directory(&self.layers, &name) {
+            Err(Errno::ENOENT) => return Err(gone()),
+            answer => answer.at(Stage::SOURCE, chain)?,
+        };
+        let lock = flock(layer, FlockArg::LockSharedNonblock)?.ok_or_else(gone)?;
+        if is_at(&lock, &self.layers, &name)? { Ok(Held { _lock: lock }) } else { Err(gone()) }
+    }
+
+    /// Puts a layer into the store, if it is not there; with `ids` by what that user namespace can have. It may wait for
+    /// another process that is doing the same. A blob that is kept and is not there is asked for by `wanted`, from the
+    /// byte on that is missing.
+    ///
+    /// # Errors
+    /// As [`archive::unpack`]; nothing is left of the layer then. [`Code::Cut`] where the blob's end did not arrive; what
+    /// came of it is kept.
+    pub fn unpack(
+        &self,
+        source: Source,
+        layer: &Layer,
+        ids: Option<&IdMap>,
+        wanted: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         let chain = name(&layer.chain)?;
         let Some(place) = self.claim(&chain)? else { return Ok(()) };
-        let made = self.fill(&chain, &place, blob, layer, ids);
+        let made = self.fill(&chain, &place, source, layer, ids, wanted);
         if made.is_err() {
             // While it is still locked: nobody else can have begun in it.
             let _ = archive::remove_tree(&self.unpacking, &chain);
@@ -149,9 +226,10 @@ impl Store {
         &self,
         chain: &CStr,
         place: &Flock<OwnedFd>,
-        blob: OwnedFd,
+        Source { blob, gate }: Source,
         layer: &Layer,
         ids: Option<&IdMap>,
+        mut wanted: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let place: Fd = place.try_clone().at(Stage::UNPACK, UNPACKING)?.into();
         // What a crash left in it.
@@ -162,7 +240,8 @@ impl Store {
         }
         mkdirat(&place, ROOT, Mode::S_IRWXU).at(Stage::UNPACK, UNPACKING)?;
         let root = directory(&place, ROOT).at(Stage::UNPACK, UNPACKING)?;
-        let lowers = layer.lowers.iter().map(|chain| self.root(chain)).collect::<Result<Vec<Fd>>>()?;
+        let gate = gate.as_ref();
+        let below = Below { store: self, chains: &layer.lowers, gate, roots: OnceLock::new() };
         let options = Options {
             expected_digest: Some(Digest::parse(&layer.digest)?),
             expected_size: Some(layer.size),
@@ -171,31 +250,77 @@ impl Store {
             devices: ids.is_none(),
             userxattr: ids.is_some(),
             owner: if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived },
-            lowers: &lowers,
+            lowers: (!layer.lowers.is_empty()).then_some(&below),
             ..Options::default()
         };
-        let report = archive::unpack(File::from(blob), &root, &options)?;
-        write_mark(&place, layer, &report)?;
+        if !layer.keep {
+            let report = archive::unpack(File::from(blob), &root, &options)?;
+            return self.complete(chain, &place, layer, &report);
+        }
+        let ingest = Ingest::open(&self.data_root)?;
+        let digest = Digest::parse(&layer.digest)?;
+        match ingest.take(&digest, layer.size)? {
+            Blob::Complete(file) => {
+                let unpacked = archive::unpack(File::from(file), &root, &options);
+                // A blob that went bad on the disk: the next one has it anew.
+                let bad = |error: &Error| {
+                    matches!(error.code, Code::Digest | Code::Archive) && error.errno.is_none()
+                };
+                let report = unpacked.inspect_err(|error| {
+                    if bad(error) {
+                        ingest.remove(&digest);
+                    }
+                })?;
+                self.complete(chain, &place, layer, &report)
+            }
+            Blob::Growing(growing) => {
+                wanted(growing.offset)?;
+                let mut reading = growing.read(blob)?;
+                let unpacked = archive::unpack(&mut reading, &root, &options);
+                let report = unpacked.map_err(|error| {
+                    if reading.cut {
+                        return error.with_code(Code::Cut);
+                    }
+                    ingest.discard(&growing);
+                    error
+                })?;
+                growing.sync_apart(&place)?;
+                self.complete(chain, &place, layer, &report)?;
+                ingest.complete_with(&growing)
+            }
+        }
+    }
+
+    /// Gives a layer its place.
+    fn complete(&self, chain: &CStr, place: &Fd, layer: &Layer, report: &Report) -> Result<()> {
+        write_mark(place, layer, report)?;
         // One call for all its files, which are mostly written by now: an fsync for each would take many times as long.
-        syncfs(&place).at(Stage::UNPACK, "syncfs")?;
+        syncfs(place).at(Stage::UNPACK, "syncfs")?;
         renameat(&self.unpacking, chain, &self.layers, chain).at(Stage::UNPACK, LAYERS)?;
         fsync(&self.layers).at(Stage::UNPACK, LAYERS)
     }
 
-    /// The tree of a layer that is in the store.
-    fn root(&self, chain: &str) -> Result<Fd> {
-        let layer = directory(&self.layers, &name(chain)?).at(Stage::UNPACK, chain)?;
-        directory(&layer, ROOT).at(Stage::UNPACK, chain)
+    /// The directory of a layer that is in the store.
+    fn layer(&self, chain: &str) -> Result<Fd> {
+        match directory(&self.layers, &name(chain)?) {
+            Err(Errno::ENOENT) => {
+                let message = "a layer below is not in the store";
+                Err(Error::new(Code::ImageNotFound, Stage::UNPACK, chain, message))
+            }
+            answer => answer.at(Stage::UNPACK, chain),
+        }
     }
 
     /// Whether there is something that [`Store::clean`] should look at.
     #[must_use]
     pub fn is_unclean(&self) -> bool {
-        self.unfinished().is_ok_and(|names| !names.is_empty())
+        self.unfinished().is_ok_and(|names| !names.is_empty()) || self.data_root.join(TRASH).exists()
     }
 
-    /// Removes what was being made by processes that are dead.
+    /// Removes what was being made by processes that are dead, and what was thrown away.
     pub fn clean(&self) {
+        self.empty_trash();
+        ingest::expire(&self.data_root);
         for name in self.unfinished().unwrap_or_default() {
             let Ok(held) = directory(&self.unpacking, &name) else { continue };
             let Ok(Some(held)) = flock(held, FlockArg::LockExclusiveNonblock) else { continue };
@@ -205,12 +330,39 @@ impl Store {
         }
     }
 
-    fn unfinished(&self) -> Result<Vec<CString>> {
-        let copy: OwnedFd = directory(&self.unpacking, c".").at(Stage::UNPACK, UNPACKING)?.into();
-        let mut listed = nix::dir::Dir::from_fd(copy).at(Stage::UNPACK, UNPACKING)?;
-        let names = listed.iter().flatten().map(|entry| entry.file_name().to_owned());
-        Ok(names.filter(|name| !matches!(name.to_bytes(), b"." | b"..")).collect())
+    fn empty_trash(&self) {
+        let path = self.data_root.join(TRASH);
+        let Ok(c_path) = crate::journal::c_path(&path) else { return };
+        let Ok(trash) = openat2(Cwd, &c_path, open::RDONLY | open::DIRECTORY | open::NOFOLLOW, 0, 0) else {
+            return;
+        };
+        for name in names(&trash).unwrap_or_default() {
+            let _ = archive::remove_tree(&trash, &name);
+        }
+        // One that somebody is filling stays.
+        let _ = std::fs::remove_dir(&path);
     }
+
+    fn unfinished(&self) -> Result<Vec<CString>> {
+        names(&self.unpacking)
+    }
+}
+
+/// What is in a directory.
+fn names(of: &Fd) -> Result<Vec<CString>> {
+    let copy: OwnedFd = directory(of, c".").at(Stage::UNPACK, UNPACKING)?.into();
+    let mut listed = nix::dir::Dir::from_fd(copy).at(Stage::UNPACK, UNPACKING)?;
+    let names = listed.iter().flatten().map(|entry| entry.file_name().to_owned());
+    Ok(names.filter(|name| !matches!(name.to_bytes(), b"." | b"..")).collect())
+}
+
+/// Whether a layer hides all that are below it: what its mark says, which [`write_mark`] wrote.
+fn is_opaque(layer: &Fd) -> Result<bool> {
+    let file =
+        openat2(layer, MARK, open::RDONLY | open::NOFOLLOW, resolve::BENEATH, 0).at(Stage::UNPACK, LAYERS)?;
+    let mut text = String::new();
+    File::from(OwnedFd::from(file)).read_to_string(&mut text).at(Stage::UNPACK, LAYERS)?;
+    Ok(text.contains("\"opaque\":true"))
 }
 
 /// The mark is JSON of numbers, flags and digests, whose text needs no escapes.

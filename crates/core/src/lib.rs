@@ -11,6 +11,7 @@ pub mod channel;
 pub mod clock;
 pub mod error;
 pub mod idmap;
+mod ingest;
 pub mod init;
 pub mod isolation;
 pub mod journal;

@@ -6,6 +6,7 @@ pub mod digest;
 mod executable;
 pub mod held;
 pub mod id;
+pub mod lock;
 pub mod outbox;
 mod outcome;
 pub mod plan;

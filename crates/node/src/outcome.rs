@@ -200,7 +200,7 @@ impl From<Ended> for NativeEnd {
 pub struct ShimEvent {
     /// What it is.
     #[napi(
-        ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed' | 'welcome' | 'listed' | 'done'"
+        ts_type = "'started' | 'failed' | 'ended' | 'stats' | 'unpacked' | 'dialed' | 'welcome' | 'listed' | 'done' | 'wanted'"
     )]
     pub kind: String,
     /// The run it is about; 0: the shim itself.
@@ -219,6 +219,8 @@ pub struct ShimEvent {
     pub usage: Option<NativeUsage>,
     /// `listed`: a container; `pid` and `isolation` are its own, too.
     pub listed: Option<NativeListed>,
+    /// `wanted`: from which byte on.
+    pub offset: Option<f64>,
 }
 
 /// A container that runs.
@@ -246,6 +248,7 @@ impl ShimEvent {
             request: None,
             usage: None,
             listed: None,
+            offset: None,
         }
     }
 
@@ -261,6 +264,9 @@ impl ShimEvent {
             Event::Dialed { token } => Self::new("dialed", token),
             Event::Welcome { token } => Self::new("welcome", token),
             Event::Done { token } => Self::new("done", token),
+            Event::Wanted { token, offset } => {
+                Self { offset: Some(offset as f64), ..Self::new("wanted", token) }
+            }
             Event::Listed { token, listed } => {
                 let Listed { container, id, pid, about, isolation } = listed;
                 let listed = NativeListed { container: container as f64, id, about };

@@ -61,6 +61,8 @@ pub struct LaunchOptions {
     pub own_stdio: u32,
     /// Whether it is not to start without a cgroup of its own.
     pub grouped: bool,
+    /// The chain id of the image's topmost layer, which is held while the container lives.
+    pub layer: Option<String>,
     /// What other programs of the same user are told of it: any text.
     pub about: String,
     /// Milliseconds after which it is killed; 0: never.
@@ -101,6 +103,11 @@ pub struct UnpackOptions {
     pub diff_id: String,
     /// The blob, a descriptor at its beginning; it stays the caller's.
     pub blob: i32,
+    /// Whether the blob is kept in the content store: then `blob` is where it comes from, once a `wanted` has said from
+    /// which byte on.
+    pub keep: bool,
+    /// What ends once the layers below are in the store; none: they are. It stays the caller's.
+    pub gate: Option<i32>,
 }
 
 /// A shim and its sockets.
@@ -219,9 +226,18 @@ impl Shim {
     /// Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`.
     #[napi(catch_unwind)]
     pub fn unpack(&self, options: UnpackOptions) -> Option<Failure> {
-        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob } = options;
-        let layer = Layer { token: token as u64, chain, lowers, digest, size: size as u64, diff_id };
-        self.send(&Request::Unpack { layer }, &[&Number(blob)]).err().map(Into::into)
+        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob, keep, gate } = options;
+        let layer = Layer { token: token as u64, chain, lowers, digest, size: size as u64, diff_id, keep };
+        let (blob, gate) = (Number(blob), gate.map(Number));
+        let mut descriptors: Vec<&dyn Descriptor> = vec![&blob];
+        descriptors.extend(gate.as_ref().map(|gate| gate as &dyn Descriptor));
+        self.send(&Request::Unpack { layer }, &descriptors).err().map(Into::into)
+    }
+
+    /// Removes what was thrown away of the store; the event is `done`.
+    #[napi(catch_unwind)]
+    pub fn sweep(&self, token: f64) -> Option<Failure> {
+        self.ask(&Request::Sweep { token: token as u64 })
     }
 
     /// Ends an unpacking; the event is its failure.
@@ -412,6 +428,7 @@ impl Shim {
                 .map(|file| (file.name, Bytes(file.content.into_bytes())))
                 .collect(),
             own_stdio,
+            layer: options.layer,
             grouped: options.grouped,
             timeout_ms: options.timeout_ms as u64,
             about: options.about,

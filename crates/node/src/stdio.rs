@@ -23,6 +23,12 @@ pub fn pipe() -> napi::Result<Vec<i32>> {
     Ok(vec![hold(read.into()), hold(write.into())])
 }
 
+/// Lets a pipe that is held have as much as an ordinary user's may: 1 MiB. What cannot be had is left.
+#[napi(catch_unwind)]
+pub fn widen(pipe: i32) {
+    let _ = with(pipe, |pipe| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(MOST as i32)));
+}
+
 /// Whether a descriptor is a terminal: isatty(3), without loading node:tty.
 #[napi(catch_unwind)]
 #[must_use]

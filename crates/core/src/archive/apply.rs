@@ -12,7 +12,7 @@ use super::path::{Meaning, Path};
 use super::remove::remove_tree;
 use super::stream::Stream;
 use super::tar::{Entry, Kind, Reader};
-use super::{On, Options, Owner, Report, refuse};
+use super::{Lowers, On, Options, Owner, Report, refuse};
 use crate::Result;
 use crate::error::Failure;
 use crate::off::off;
@@ -102,6 +102,11 @@ impl<'a> Applier<'a> {
         Ok(self.report)
     }
 
+    /// The roots of the layers below; waits for them, if they are not there yet.
+    pub(super) fn lowers(&self) -> Result<&'a [Fd]> {
+        self.options.lowers.map_or(Ok(&[]), Lowers::roots)
+    }
+
     /// The directory that the walk is in.
     pub(super) fn here(&self) -> &Fd {
         &self.levels.last().unwrap_or(&self.root).directory
@@ -165,9 +170,10 @@ impl<'a> Applier<'a> {
         mkdirat(self.here(), name, Mode::S_IRWXU).on(entry)?;
         let directory = step(self.here(), name).on(entry)?;
         let mut level = Level::new(name.to_owned(), directory, 0o755);
-        if !self.options.lowers.is_empty() {
+        let lowers = self.lowers()?;
+        if !lowers.is_empty() {
             let prefix = path.prefix(depth + 1);
-            let found = find(self.options.lowers.iter(), &prefix, self.options.userxattr, entry)?;
+            let found = find(lowers.iter(), &prefix, self.options.userxattr, entry)?;
             if let Some(found) = found.filter(|found| kind_of(&found.stat) == SFlag::S_IFDIR) {
                 level.owner = Some((found.stat.st_uid, found.stat.st_gid));
                 level.mode = Some(found.stat.st_mode & 0o7777);

@@ -24,8 +24,16 @@ impl Applier<'_> {
         if target == *path {
             return Err(refuse(&entry.name, "a hard link to itself"));
         }
-        let layers = std::iter::once(&self.root.directory).chain(self.options.lowers);
-        let Some(found) = find(layers, &target, self.options.userxattr, &entry.name)? else {
+        let own = std::iter::once(&self.root.directory);
+        let found = match find(own, &target, self.options.userxattr, &entry.name)? {
+            // Its own file, which is what most links mean, is found without the lower layers.
+            Some(found) => Some(found),
+            None => {
+                let layers = std::iter::once(&self.root.directory).chain(self.lowers()?);
+                find(layers, &target, self.options.userxattr, &entry.name)?
+            }
+        };
+        let Some(found) = found else {
             return Err(refuse(&entry.name, format!("its target {shown} is not there")));
         };
         let Some((_, last)) = target.split() else {

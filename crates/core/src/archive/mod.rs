@@ -82,7 +82,16 @@ pub struct Options<'a> {
     pub devices: bool,
     /// The layers below this one, the topmost first. Files that a hard link names and this layer does not have are
     /// copied from there, and directories that it names only in passing look as they do there.
-    pub lowers: &'a [Fd],
+    pub lowers: Option<&'a dyn Lowers>,
+}
+
+/// The layers below one, asked for when they are needed for the first time: they may still be on their way.
+pub trait Lowers: std::fmt::Debug + Sync {
+    /// Their roots, the topmost first.
+    ///
+    /// # Errors
+    /// Why there are none.
+    fn roots(&self) -> Result<&[Fd]>;
 }
 
 /// What was unpacked.

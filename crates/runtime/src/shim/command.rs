@@ -188,6 +188,7 @@ impl Command {
                         self.take_ready(isolation, stamps, descriptors);
                     }
                 }
+                Ok(Some((Report::Wanted { .. }, _))) => {}
                 Ok(Some((Report::Born { pid }, _))) => born = born.or(Some(pid)),
                 Ok(Some((Report::Executing { at }, _))) => self.stamps.executed = at,
                 Ok(Some((Report::Failed { error }, _))) => self.fail(error),

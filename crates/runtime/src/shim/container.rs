@@ -6,6 +6,7 @@ use caisson_core::cgroup::stats::{self, Usage};
 use caisson_core::channel::{Ended, Event, Listed};
 use caisson_core::clock;
 use caisson_core::launch::{Launcher, Made, Running, Undo};
+use caisson_core::layers::Held;
 use caisson_core::{Code, Error, Stage};
 use caisson_sys::Fd;
 use caisson_sys::process::{self, End};
@@ -34,11 +35,18 @@ pub(super) struct Container {
     stale: Vec<Member>,
     sweep_at: u64,
     undoing: Undoing,
+    /// Nobody removes its image before it is gone.
+    _layer: Option<Held>,
 }
 
 impl Container {
     /// Reads what its parent can see of it, while init is at work.
-    pub(super) fn new(running: Running, timeout_ms: u64, terminal_to: Option<Fd>) -> Self {
+    pub(super) fn new(
+        running: Running,
+        timeout_ms: u64,
+        terminal_to: Option<Fd>,
+        layer: Option<Held>,
+    ) -> Self {
         let Running { token, pid, pidfd, report, executing, isolation, made, namespaces, .. } = running;
         let Running { id, about, supervised, stamps, .. } = running;
         let mut isolation = isolation.unwrap_or_default();
@@ -68,6 +76,7 @@ impl Container {
             stale: Vec::new(),
             sweep_at: 0,
             undoing: Undoing::NotYet,
+            _layer: layer,
         }
     }
 

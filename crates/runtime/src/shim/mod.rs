@@ -124,6 +124,7 @@ fn serve() -> Result<()> {
         execs: BTreeMap::new(),
         unpackers: BTreeMap::new(),
         dialers: BTreeMap::new(),
+        store: Store::open(Path::new(&hello.data_root))?,
         data_root: PathBuf::from(&hello.data_root),
         peers: BTreeMap::new(),
         listener: None,
@@ -138,7 +139,7 @@ fn serve() -> Result<()> {
     let listener = shim.launcher.listen()?;
     shim.watch(&listener, EpollFlags::EPOLLIN, LISTENER)?;
     shim.listener = Some(listener);
-    if Store::open(&shim.data_root)?.is_unclean() {
+    if shim.store.is_unclean() {
         shim.clean(0, None);
     }
     let answer = shim.work();
@@ -162,6 +163,7 @@ struct Shim {
     /// Connections on their way.
     dialers: BTreeMap<u64, Dialer>,
     data_root: PathBuf,
+    store: Store,
     /// Who asks and is told, by number; without the owner it ends.
     peers: BTreeMap<u64, Peer>,
     /// Where other programs of the same user come in, and those that have not said yet who they are.
@@ -240,6 +242,9 @@ impl Shim {
             unpacker.cancel();
             return Err(error);
         }
+        if let Some(report) = &unpacker.report {
+            let _ = self.watch(report, EpollFlags::EPOLLIN, token * KINDS + UNPACKER);
+        }
         self.unpackers.insert(token, unpacker);
         Ok(())
     }
@@ -247,23 +252,32 @@ impl Shim {
     /// Cleans the store in a process of its own: what is removed may be large.
     fn clean(&mut self, token: u64, failure: Option<Error>) {
         let cleaner = Unpacker::clean(&self.data_root, failure.clone());
-        if cleaner.and_then(|cleaner| self.hold(token, cleaner)).is_err()
-            && let Some(error) = failure
+        if let Err(error) = cleaner.and_then(|cleaner| self.hold(token, cleaner))
+            && token != 0
         {
             // The next shim tries again.
-            self.tell(&Event::Failed { token, error });
+            self.tell(&Event::Failed { token, error: failure.unwrap_or(error) });
         }
     }
 
     fn hear_unpacker(&mut self, token: u64) {
         let Some(unpacker) = self.unpackers.get_mut(&token) else { return };
-        let Some(outcome) = unpacker.outcome(&mut self.room) else { return };
+        let wanted = unpacker.wanted(&mut self.room);
+        let outcome = unpacker.outcome(&mut self.room);
+        if let Some(offset) = wanted {
+            self.tell(&Event::Wanted { token, offset });
+        }
+        let (Some(outcome), Some(unpacker)) = (outcome, self.unpackers.get(&token)) else { return };
         let _ = self.epoll.delete(&unpacker.process);
+        if let Some(report) = &unpacker.report {
+            let _ = self.epoll.delete(report);
+        }
         self.unpackers.remove(&token);
         match outcome {
             Outcome::Unpacked => self.tell(&Event::Unpacked { token }),
             Outcome::Failed(error) => self.tell(&Event::Failed { token, error }),
             Outcome::Unclean(error) => self.clean(token, Some(error)),
+            Outcome::Cleaned if token != 0 => self.tell(&Event::Done { token }),
             Outcome::Cleaned => {}
         }
     }

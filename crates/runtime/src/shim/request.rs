@@ -98,7 +98,9 @@ impl Shim {
                     descriptors.first().ok_or_else(missing)
                 });
                 let ids = self.launcher.ids();
-                let started = blob.and_then(|blob| Unpacker::start(&self.data_root, blob, &layer, ids));
+                let started = blob.and_then(|blob| {
+                    Unpacker::start(&self.data_root, (blob, descriptors.get(1)), &layer, ids)
+                });
                 let held = started.and_then(|unpacker| self.hold(layer.token, unpacker));
                 self.tell_failure(layer.token, held);
             }
@@ -120,6 +122,7 @@ impl Shim {
                 true => self.waiting.push((container, token)),
                 false => self.tell(&Event::Done { token }),
             },
+            Request::Sweep { token } => self.clean(token, None),
             Request::Listening { token, container, port } => {
                 self.listening.push(Listening::new(token, container, port));
             }
@@ -143,11 +146,12 @@ impl Shim {
     fn launch(&mut self, launch: &Launch, descriptors: Vec<Fd>) -> Result<()> {
         let token = launch.token;
         let (plan, stdio, terminal) = given(descriptors)?;
+        let layer = launch.layer.as_ref().map(|chain| self.store.hold(chain)).transpose()?;
         let running = self.launcher.launch(&plan, launch, stdio)?;
         let watched = self.watch(&running.pidfd, EpollFlags::EPOLLIN, token * KINDS + PROCESS);
         watched.inspect_err(|_| self.launcher.abandon(&running))?;
         let waited_for = terminal.is_some();
-        let mut container = Container::new(running, launch.timeout_ms, terminal);
+        let mut container = Container::new(running, launch.timeout_ms, terminal, layer);
         if waited_for {
             container.command.watch_reports(&self.epoll, end_of_reports(token));
         }

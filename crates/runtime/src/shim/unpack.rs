@@ -3,7 +3,7 @@
 use super::child;
 use caisson_core::channel::{self, Layer, Report};
 use caisson_core::idmap::IdMap;
-use caisson_core::layers::Store;
+use caisson_core::layers::{Source, Store};
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::fd::{self, Number};
 use caisson_sys::process::{self, End};
@@ -15,12 +15,16 @@ const SIGKILL: i32 = 9;
 /// Where the child has its blob and its socket.
 const BLOB: Number = Number(0);
 const REPORT: Number = Number(1);
+/// And what ends once the layers below are there, if they are not.
+const GATE: Number = Number(2);
 
 #[derive(Debug)]
 pub(super) struct Unpacker {
     pub(super) process: Fd,
-    /// Where it says why it failed; none while it only cleans.
-    report: Option<Fd>,
+    /// Where it says what it wants, and why it failed; none while it only cleans.
+    pub(super) report: Option<Fd>,
+    /// Why it failed, as it said.
+    said: Option<Error>,
     /// Why there is nothing to wait for but the cleaning.
     failure: Option<Error>,
     cancelled: bool,
@@ -40,8 +44,13 @@ pub(super) enum Outcome {
 }
 
 impl Unpacker {
-    /// Starts to unpack a layer.
-    pub(super) fn start(data_root: &Path, blob: &Fd, layer: &Layer, ids: Option<&IdMap>) -> Result<Self> {
+    /// Starts to unpack a layer from its blob, with a gate if the layers below are on their way.
+    pub(super) fn start(
+        data_root: &Path,
+        (blob, gate): (&Fd, Option<&Fd>),
+        layer: &Layer,
+        ids: Option<&IdMap>,
+    ) -> Result<Self> {
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (report, theirs) = pair.at(Stage::UNPACK, "socketpair")?;
         let (report, theirs): (Fd, Fd) = (report.into(), theirs.into());
@@ -50,16 +59,21 @@ impl Unpacker {
             // The owner's sockets and every container's pipes go: their ends must not depend on us.
             let alone = fd::place(blob, BLOB.0)
                 .and_then(|()| fd::place(&theirs, REPORT.0))
+                .and_then(|()| gate.map_or(Ok(()), |gate| fd::place(gate, GATE.0)))
                 .and_then(|()| fd::close_from(3));
             let worked = alone.at(Stage::UNPACK, "descriptors").and_then(|()| {
-                let blob = fd::duplicate(BLOB, 3).at(Stage::UNPACK, "blob")?;
-                Store::open(data_root)?.unpack(blob.into(), layer, ids)
+                let own = |number| fd::duplicate(number, 3).at(Stage::UNPACK, "descriptors");
+                let gate = gate.map(|_| own(GATE)).transpose()?.map(Into::into);
+                let source = Source { blob: own(BLOB)?.into(), gate };
+                Store::open(data_root)?.unpack(source, layer, ids, |offset| {
+                    channel::send(REPORT, &Report::Wanted { offset }, &[], true).at(Stage::UNPACK, "report")
+                })
             });
             let Err(error) = worked else { return 0 };
             let _ = channel::send(REPORT, &Report::Failed { error }, &[], true);
             1
         })?;
-        Ok(Self { process, report: Some(report), failure: None, cancelled: false })
+        Ok(Self { process, report: Some(report), said: None, failure: None, cancelled: false })
     }
 
     /// Starts to remove what dead unpackers left; `failure` is what is told of it at the end.
@@ -74,7 +88,7 @@ impl Unpacker {
                 0
             })
         })?;
-        Ok(Self { process, report: None, failure, cancelled: false })
+        Ok(Self { process, report: None, said: None, failure, cancelled: false })
     }
 
     /// Ends it. A cleaner is left to its work, which is short.
@@ -85,20 +99,36 @@ impl Unpacker {
         }
     }
 
-    /// What its end means; nothing while it works.
+    /// What it says: from which byte on it wants its blob.
+    pub(super) fn wanted(&mut self, room: &mut [u8]) -> Option<u64> {
+        let report = self.report.as_ref()?;
+        let mut wanted = None;
+        while let Ok(Some((said, _))) = channel::receive::<Report>(report, room, false) {
+            match said {
+                Report::Wanted { offset } => wanted = Some(offset),
+                Report::Failed { error } => self.said = Some(error),
+                _ => {}
+            }
+        }
+        wanted
+    }
+
+    /// What its end means; nothing while it works. After [`Self::wanted`].
     pub(super) fn outcome(&mut self, room: &mut [u8]) -> Option<Outcome> {
         let end = match process::reap(&self.process) {
             Ok(None) => return None,
             Ok(Some(end)) => end,
             Err(_) => End { status: SIGKILL, signaled: true, user_us: 0, system_us: 0, max_rss_kib: 0 },
         };
-        let Some(report) = &self.report else {
+        if self.report.is_none() {
             return Some(self.failure.take().map_or(Outcome::Cleaned, Outcome::Failed));
-        };
+        }
         if !end.signaled && end.status == 0 {
             return Some(Outcome::Unpacked);
         }
-        if let Ok(Some((Report::Failed { error }, _))) = channel::receive::<Report>(report, room, false) {
+        // It may have said so between our look and its end.
+        self.wanted(room);
+        if let Some(error) = self.said.take() {
             return Some(Outcome::Failed(error));
         }
         let message = match (self.cancelled, end.signaled) {

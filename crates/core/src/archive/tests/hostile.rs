@@ -161,8 +161,8 @@ fn d1_as_second_layer_and_twice_at_once() {
         }
         symlink("../../bait/f", lower.join("l")).unwrap();
         let other = scratch.directory("other");
-        let lowers = [open_directory(&lower)];
-        let options = Options { lowers: &lowers, ..options() };
+        let lowers = super::Known(vec![open_directory(&lower)]);
+        let options = Options { lowers: Some(&lowers), ..options() };
         let packed = gzip(&archive);
         let (first, second) = std::thread::scope(|scope| {
             let first = scope.spawn(|| scratch.unpack_with(&packed, &options).is_ok());
@@ -439,10 +439,11 @@ fn d7_copies_of_lower_files_are_bounded() {
     let lower = scratch.directory("lower");
     fs::write(lower.join("big"), vec![b'x'; 100_000]).unwrap();
     let archive = (0..20).fold(Tar::new(), |tar, number| tar.link(&format!("l{number}"), "big")).end();
-    let lowers = [open_directory(&lower)];
+    let lowers = super::Known(vec![open_directory(&lower)]);
     let limits = Limits { inflated_bytes: 1_000_000, ..Limits::default() };
-    let error =
-        scratch.unpack_with(&archive, &Options { limits, lowers: &lowers, ..options() }).expect_err("copies");
+    let error = scratch
+        .unpack_with(&archive, &Options { limits, lowers: Some(&lowers), ..options() })
+        .expect_err("copies");
     assert_eq!((error.code, error.subject.as_str()), (Code::ImageLimit, "inflated_bytes"));
 }
 

@@ -149,8 +149,8 @@ fn missing_parents_are_as_below_or_0755() {
     let lower = scratch.directory("lower");
     fs::create_dir(lower.join("tmp")).unwrap();
     fs::set_permissions(lower.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-    let lowers = [open_directory(&lower)];
-    scratch.unpack_with(&archive, &Options { lowers: &lowers, ..options() }).unwrap();
+    let lowers = super::Known(vec![open_directory(&lower)]);
+    scratch.unpack_with(&archive, &Options { lowers: Some(&lowers), ..options() }).unwrap();
     let mode = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("tmp"), mode("tmp/a")), (0o1777, 0o755));
 }
@@ -168,8 +168,8 @@ fn a_link_to_a_lower_layer_is_a_copy() {
     let whiteouts =
         Tar::new().file("d/.wh.gone", "").file("d/hidden/.wh..wh..opq", "").file("d/both", "top").end();
     unpack(&whiteouts[..], &open_directory(&top), &options()).unwrap();
-    let lowers = [open_directory(&top), open_directory(&bottom)];
-    let options = Options { lowers: &lowers, ..options() };
+    let lowers = super::Known(vec![open_directory(&top), open_directory(&bottom)]);
+    let options = Options { lowers: Some(&lowers), ..options() };
     let archive = Tar::new().link("copy", "d/f").link("both", "/d/both").link("link", "d/link").end();
     scratch.unpack_with(&archive, &options).unwrap();
     assert_eq!((scratch.read("copy"), scratch.read("both")), ("bottom".into(), "top".into()));

@@ -1,0 +1,168 @@
+/**
+ * What was pulled, loaded or made: an OCI image layout that other tools read too, `images/` below the data root. Its
+ * index says which images have which names; one without a name is dangling. Whoever changes it holds the lock.
+ */
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { syncDirectory, writeDurably } from '../state/durable.ts'
+import { lock, tryLock } from '../state/lock.ts'
+import type { Lock } from '../state/lock.ts'
+import { text } from './document.ts'
+import { Layout } from './layout.ts'
+import type { Descriptor, IndexEntry, Platform } from './manifest.ts'
+
+/** A name of an image, or an image without one. */
+export interface Entry extends Descriptor {
+  platform: Platform | undefined
+  /** The whole name, `docker.io/library/debian:12`; none: it is dangling. */
+  name: string | undefined
+  /** What a registry calls it under this name: its digest, or that of the index which it came from. */
+  served: string | undefined
+}
+
+const annotations = {
+  name: 'org.opencontainers.image.ref.name',
+  /** containerd's. */
+  fullName: 'io.containerd.image.name',
+  served: 'dev.caisson.served',
+} as const
+
+const blobs = 'blobs/sha256'
+
+function entryOf(entry: IndexEntry): Entry {
+  const { mediaType, digest, size, platform, name } = entry
+  const served =
+    entry.annotations && text(entry.annotations, annotations.served, 255, 'index.json annotations')
+  return { mediaType, digest, size, platform, name, served }
+}
+
+function written({ mediaType, digest, size, platform, name, served }: Entry): object {
+  const notes = {
+    ...(name !== undefined && { [annotations.name]: name, [annotations.fullName]: name }),
+    ...(served !== undefined && { [annotations.served]: served }),
+  }
+  return {
+    mediaType,
+    digest,
+    size,
+    ...(platform !== undefined && { platform }),
+    ...(Object.keys(notes).length > 0 && { annotations: notes }),
+  }
+}
+
+/** The images below one data root. */
+export class Content {
+  readonly directory: string
+  readonly layout: Layout
+  readonly #root: string
+
+  constructor(root: string) {
+    this.#root = root
+    this.directory = join(root, 'images')
+    this.layout = new Layout(this.directory)
+  }
+
+  /** All names and all dangling images; the newest last. */
+  entries(): Entry[] {
+    return existsSync(join(this.directory, 'index.json')) ? this.layout.entries().map(entryOf) : []
+  }
+
+  /** The image of this name. */
+  entry(name: string): Entry | undefined {
+    return this.entries().find((entry) => entry.name === name)
+  }
+
+  /** Changes the index while nobody else does. */
+  async change(change: (entries: Entry[]) => Entry[], signal?: AbortSignal): Promise<void> {
+    const held = await this.#lock('lock', 'exclusive', signal)
+    try {
+      const manifests = change(this.entries()).map(written)
+      const index = { schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests }
+      writeDurably(join(this.directory, 'index.json'), JSON.stringify(index))
+    } finally {
+      held.release()
+    }
+  }
+
+  /**
+   * Gives an image a name. What had it is dangling from then on, if it has no other; what is dangling and gets a name
+   * is so no more.
+   */
+  async name(given: Entry, signal?: AbortSignal): Promise<void> {
+    await this.change((entries) => {
+      const others = entries.map((entry) =>
+        entry.name === given.name ? { ...entry, name: undefined, served: undefined } : entry,
+      )
+      return withoutIdle([...others, given])
+    }, signal)
+  }
+
+  /** A blob that is small and whole; its bytes were verified. */
+  put(digest: string, bytes: Uint8Array): void {
+    this.#make()
+    const path = this.#path(digest)
+    if (this.has(digest, bytes.length)) return
+    writeDurably(path, bytes, false)
+  }
+
+  /** What was put is there after a crash, too. */
+  sync(): void {
+    syncDirectory(join(this.directory, blobs))
+  }
+
+  /** Whether a blob is there, in its size. */
+  has(digest: string, size: number): boolean {
+    return statSync(this.#path(digest), { throwIfNoEntry: false })?.size === size
+  }
+
+  /** The digests of all blobs, and their sizes. */
+  blobs(): { digest: string; size: number; path: string }[] {
+    const directory = join(this.directory, blobs)
+    if (!existsSync(directory)) return []
+    return readdirSync(directory).flatMap((name) => {
+      const path = join(directory, name)
+      const known = statSync(path, { throwIfNoEntry: false })
+      return known === undefined ? [] : [{ digest: `sha256:${name}`, size: known.size, path }]
+    })
+  }
+
+  /** Nothing is collected while this is held. Several may hold it. */
+  async keep(signal?: AbortSignal): Promise<Lock> {
+    return this.#lock('keep', 'shared', signal)
+  }
+
+  /** Nothing is put while this is held; undefined while somebody keeps. */
+  collect(): Lock | undefined {
+    this.#make()
+    return tryLock(join(this.#root, 'keep'), 'exclusive')
+  }
+
+  #lock(name: string, how: 'shared' | 'exclusive', signal: AbortSignal | undefined): Promise<Lock> {
+    this.#make()
+    return lock(join(this.#root, name), how, signal)
+  }
+
+  #path(digest: string): string {
+    return join(this.directory, blobs, digest.slice('sha256:'.length))
+  }
+
+  #make(): void {
+    const marker = join(this.directory, 'oci-layout')
+    if (existsSync(marker)) return
+    mkdirSync(this.#root, { recursive: true, mode: 0o700 })
+    mkdirSync(join(this.directory, blobs), { recursive: true, mode: 0o700 })
+    writeDurably(marker, JSON.stringify({ imageLayoutVersion: '1.0.0' }))
+  }
+}
+
+/** Of an image without a name one entry is enough, and none if it has a name. */
+function withoutIdle(entries: Entry[]): Entry[] {
+  const named = new Set(entries.flatMap(({ name, digest }) => (name === undefined ? [] : [digest])))
+  const seen = new Set<string>()
+  return entries.filter(({ name, digest }) => {
+    if (name !== undefined) return true
+    if (named.has(digest) || seen.has(digest)) return false
+    seen.add(digest)
+    return true
+  })
+}

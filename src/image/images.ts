@@ -1,0 +1,247 @@
+/** From a reference to layers that can be mounted: what is read and checked, what is unpacked, in which order. */
+import { closeSync } from 'node:fs'
+import { CaissonError } from '../errors.ts'
+import { parseConfig } from './config.ts'
+import type { ImageConfig } from './config.ts'
+import { Content } from './content.ts'
+import { identify, Layout } from './layout.ts'
+import type { Identity } from './layout.ts'
+import { unpackLayers } from './layers.ts'
+import type { UnpackLayer } from './layers.ts'
+import { parsePlatform } from './manifest.ts'
+import type { Manifest } from './manifest.ts'
+import type { PullProgress } from './pull.ts'
+import { fullName, isLayout, parseName, parseReference } from './reference.ts'
+import type { LayoutReference } from './reference.ts'
+import { ImageStore } from './store.ts'
+import type { Facts } from './store.ts'
+
+/** When an image is pulled that a run wants. */
+export type PullPolicy = 'missing' | 'always' | 'never'
+
+/** An image that can be run. */
+export interface Image {
+  /** The directories to mount, the topmost first. */
+  lowers: string[]
+  /** The chain id of the topmost; none of an image without layers. */
+  layer: string | undefined
+  config: ImageConfig
+}
+
+/** How an image is to be had. */
+export interface ImageOptions {
+  signal: AbortSignal
+  /** Default `missing`. */
+  pull?: PullPolicy | undefined
+  /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
+  platform?: string | undefined
+  report?: ((progress: PullProgress) => void) | undefined
+}
+
+/** One unpacking that several callers wait for. It goes on for as long as one of them does. */
+interface Flight {
+  facts: Promise<Facts>
+  cancel: AbortController
+  waiting: number
+  listeners: Set<(progress: PullProgress) => void>
+}
+
+/** How many layers of a layout are unpacked at a time: it is the processors' work. */
+const parallel = 2
+
+/** The images of one data root. */
+export class Images {
+  readonly store: ImageStore
+  readonly content: Content
+  readonly #unpackLayer: UnpackLayer
+  /** What this process knows, by layout and tag. */
+  readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
+  readonly #flights = new Map<string, Flight>()
+
+  constructor(dataRoot: string, unpackLayer: UnpackLayer) {
+    this.store = new ImageStore(dataRoot)
+    this.content = new Content(dataRoot)
+    this.#unpackLayer = unpackLayer
+  }
+
+  /** Where an image is looked for: in the layout that it names, else in the one of what was pulled. */
+  #place(name: string): LayoutReference {
+    if (isLayout(name)) return parseReference(name)
+    return { directory: this.content.directory, tag: fullName(parseName(name)) }
+  }
+
+  /**
+   * An image that was unpacked before and whose layout has not changed since: a stat of its index, and in a new process
+   * one small file. Undefined for any other.
+   */
+  find(name: string): Image | undefined {
+    const reference = this.#place(name)
+    const index = identify(reference.directory)
+    return index && this.#find(reference, index.identity)
+  }
+
+  #find(reference: LayoutReference, identity: Identity): Image | undefined {
+    const key = keyOf(reference)
+    const known = this.#known.get(key)
+    const same = known?.identity === identity ? known : undefined
+    const facts = same?.facts ?? this.store.layout(reference, identity)
+    if (facts === undefined || !this.store.has(facts)) return undefined
+    return same?.image ?? this.#keep(reference, identity, facts)
+  }
+
+  /**
+   * Makes an image ready: pulls what is in no layout here, reads and verifies what is not known yet, unpacks what is not
+   * there.
+   * @throws CaissonError with the codes of reference.ts, layout.ts, manifest.ts, config.ts, of the registry and of the
+   * unpacking; the signal's reason when it is aborted.
+   */
+  async prepare(name: string, options: ImageOptions): Promise<Image> {
+    const { signal, pull = 'missing' } = options
+    signal.throwIfAborted()
+    const reference = this.#place(name)
+    if (!isLayout(name) && (pull === 'always' || this.content.entry(reference.tag ?? '') === undefined)) {
+      if (pull === 'never') {
+        throw new CaissonError(
+          'ERR_IMAGE_NOT_FOUND',
+          `${name}: no such image here, and it is not to be pulled`,
+          {
+            stage: 'resolve',
+            subject: name,
+          },
+        )
+      }
+      await this.pull(name, options)
+    }
+    // Before the index is read, so that a later change is seen.
+    const index = identify(reference.directory)
+    const layout = new Layout(reference.directory)
+    const known = layout.manifest(reference.tag, (digest) => {
+      const facts = this.store.image(digest)
+      return facts !== undefined && this.store.has(facts) ? facts : undefined
+    })
+    const facts =
+      'known' in known
+        ? known.known
+        : await this.#join(
+            known.digest,
+            (ended) => this.#unpack(layout, known.digest, known.manifest, ended),
+            signal,
+          )
+    if (index?.settled === true) {
+      this.store.rememberLayout(reference, index.identity, facts)
+      return this.#keep(reference, index.identity, facts)
+    }
+    return this.#image(facts)
+  }
+
+  /** Pulls an image, together with whoever wants the same one now. */
+  async pull(name: string, { signal, platform, report }: ImageOptions): Promise<Facts> {
+    const reference = parseName(name)
+    const key = `${fullName(reference)} ${platform ?? ''}`
+    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    const start = async (ended: AbortSignal, tell: (progress: PullProgress) => void): Promise<Facts> => {
+      // The registry's client is loaded by who needs it.
+      const { pull } = await import('./pull.ts')
+      const context = { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
+      return pull(context, reference, { signal: ended, platform: wanted, report: tell })
+    }
+    return this.#join(key, start, signal, report)
+  }
+
+  #keep(reference: LayoutReference, identity: Identity, facts: Facts): Image {
+    const image = this.#image(facts)
+    this.#known.set(keyOf(reference), { identity, facts, image })
+    return image
+  }
+
+  #image({ chains, config }: Facts): Image {
+    const lowers = chains.map((chain) => this.store.tree(chain))
+    const [layer] = chains
+    return { lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
+  }
+
+  /** Gets an image together with whoever wants the same one now. */
+  #join(
+    key: string,
+    start: (signal: AbortSignal, tell: (progress: PullProgress) => void) => Promise<Facts>,
+    signal: AbortSignal,
+    report?: (progress: PullProgress) => void,
+  ): Promise<Facts> {
+    let flight = this.#flights.get(key)
+    if (flight === undefined || flight.cancel.signal.aborted) {
+      const cancel = new AbortController()
+      const listeners: Flight['listeners'] = new Set()
+      const facts = start(cancel.signal, (progress) => {
+        for (const listener of listeners) listener(progress)
+      })
+      const started: Flight = { facts, cancel, waiting: 0, listeners }
+      const over = (): void => {
+        if (this.#flights.get(key) === started) this.#flights.delete(key)
+      }
+      facts.then(over, over)
+      this.#flights.set(key, started)
+      flight = started
+    }
+    return wait(flight, signal, report)
+  }
+
+  async #unpack(layout: Layout, digest: string, manifest: Manifest, signal: AbortSignal): Promise<Facts> {
+    const { config, diffIds } = parseConfig(
+      layout.config(manifest.config),
+      `config ${manifest.config.digest}`,
+      manifest.layers.length,
+    )
+    const kept = await this.content.keep(signal)
+    try {
+      const chains = await unpackLayers({
+        store: this.store,
+        layers: manifest.layers,
+        diffIds,
+        unpackLayer: this.#unpackLayer,
+        parallel,
+        signal,
+        open: (layer) => {
+          const blob = layout.open(layer)
+          return { blob, keep: false, close: async () => closeSync(blob) }
+        },
+      })
+      const facts = { digest, id: manifest.config.digest, config, chains }
+      this.store.remember(facts)
+      return facts
+    } finally {
+      kept.release()
+    }
+  }
+}
+
+function keyOf({ directory, tag }: LayoutReference): string {
+  return `${directory}\0${tag ?? ''}`
+}
+
+/** Waits with the others. Who leaves last ends the unpacking, and waits until nothing of it is left. */
+async function wait(
+  flight: Flight,
+  signal: AbortSignal,
+  report: ((progress: PullProgress) => void) | undefined,
+): Promise<Facts> {
+  if (report !== undefined) flight.listeners.add(report)
+  let leave: (() => void) | undefined
+  const left = new Promise<never>((_, reject) => {
+    leave = () => {
+      flight.waiting -= 1
+      if (flight.waiting === 0) flight.cancel.abort(signal.reason)
+      else reject(signal.reason)
+    }
+    signal.addEventListener('abort', leave, { once: true })
+  })
+  flight.waiting += 1
+  try {
+    return await Promise.race([flight.facts, left])
+  } catch (error) {
+    signal.throwIfAborted()
+    throw error
+  } finally {
+    if (report !== undefined) flight.listeners.delete(report)
+    if (leave !== undefined) signal.removeEventListener('abort', leave)
+  }
+}
