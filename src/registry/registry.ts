@@ -1,0 +1,305 @@
+/** A registry: manifests, blobs and lists of the OCI distribution protocol. What it says is data; bytes count by their digest. */
+import type { IncomingMessage } from 'node:http'
+import { CaissonError } from '../errors.ts'
+import { native } from '../native.ts'
+import { unreachable } from './failure.ts'
+import type { About } from './failure.ts'
+import { endpoints } from './hosts.ts'
+import { readBody } from './bodies.ts'
+import type { Answer } from './http.ts'
+import { defaultLimits } from './limits.ts'
+import type { Limits } from './limits.ts'
+import type { Login } from './login.ts'
+import { checkBlob, checkHost, checkReference, checkRepository, isTag } from './names.ts'
+import type { BlobDescriptor } from './names.ts'
+import type { Environment } from './places.ts'
+import { retrying } from './retry.ts'
+import { Secrets } from './said.ts'
+import { Server } from './server.ts'
+import type { Ask, Shared } from './server.ts'
+
+/** How a registry is used. */
+export interface RegistryOptions {
+  /** Where configuration and credentials are looked for. Default `process.env`. */
+  env?: Environment | undefined
+  /** Whose rights are used, instead of those that are stored; null: nobody's. */
+  login?: Login | null | undefined
+  /** Limits other than {@link defaultLimits}. */
+  limits?: Partial<Limits> | undefined
+}
+
+export interface Waiting {
+  /** Ends the call; it throws the signal's reason. */
+  signal?: AbortSignal | undefined
+}
+
+/** A manifest as it was served: its bytes, and what they are by the server's word and by their own digest. */
+export interface Served {
+  bytes: Buffer
+  /** Content-Type, without parameters. */
+  mediaType: string | undefined
+  /** `sha256:` of {@link bytes}, computed here. */
+  digest: string
+}
+
+/** All that this engine reads. */
+const manifestTypes = [
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+  'application/vnd.docker.distribution.manifest.v2+json',
+].join(', ')
+
+/** One registry, and its mirrors. Loading is lazy: nothing is sent before the first call. */
+export class Registry {
+  /** `HOST[:PORT]`, or `docker.io`. */
+  readonly host: string
+  readonly #limits: Limits
+  readonly #shared: Shared
+  readonly #servers: readonly Server[]
+
+  /** @throws CaissonError ERR_INVALID_OPTION for a malformed name, or what a file of configuration says wrong. */
+  constructor(host: string, options: RegistryOptions = {}) {
+    this.host = checkHost(host)
+    const { env = process.env, login } = options
+    this.#limits = { ...defaultLimits, ...options.limits }
+    const secrets = new Secrets()
+    this.#shared = {
+      limits: this.#limits,
+      secrets,
+      env,
+      login: () => Promise.resolve(login ?? undefined),
+    }
+    this.#servers = endpoints(this.host, env).map((endpoint) => new Server(endpoint, this.#shared))
+  }
+
+  /** Ends its connections. Idle ones keep no program alive; this frees their descriptors. */
+  close(): void {
+    for (const server of this.#servers) server.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #about(subject: string, action: 'pull' | 'push', missing?: 'ERR_IMAGE_NOT_FOUND'): About {
+    return { host: this.host, subject, action, ...(missing === undefined ? {} : { missing }) }
+  }
+
+  /** Asks the mirrors one after the other, then the registry, with retries; `read` takes the answer within the attempt. */
+  async #pull<Value>(
+    name: string,
+    ask: Omit<Ask, 'path' | 'scopes'> & { path: string },
+    read: (answer: Answer, server: Server) => Promise<Value> | Value,
+  ): Promise<Value> {
+    const { signal } = ask
+    const failed: string[] = []
+    for (const server of this.#servers) {
+      const { prefix, mirror, host } = server.endpoint
+      const place = `${prefix}${name}`
+      const about = { ...ask.about, host }
+      const scopes = [`repository:${place}:pull`]
+      const attempt = async (): Promise<Value> => {
+        const answer = await server.ask({ ...ask, path: `${place}/${ask.path}`, scopes, about })
+        try {
+          return await read(answer, server)
+        } catch (error) {
+          throw unreachable(error, about, this.#shared.secrets)
+        }
+      }
+      try {
+        // A mirror gets one chance more, and no patience: the registry itself is behind it.
+        return await retrying(this.#limits, signal, attempt, mirror ? 2 : this.#limits.attempts)
+      } catch (error) {
+        signal?.throwIfAborted()
+        if (!(error instanceof CaissonError)) throw error
+        if (mirror) failed.push(error.message)
+        else if (failed.length > 0) throw this.#withMirrors(error, failed)
+        else throw error
+      }
+    }
+    throw new CaissonError('ERR_INTERNAL', `${this.host} has no server`)
+  }
+
+  #withMirrors(error: CaissonError, failed: readonly string[]): CaissonError {
+    const message = `${error.message} (before that its mirrors failed: ${failed.join('; ').slice(0, 1024)})`
+    return new CaissonError(error.code, message, { stage: error.stage, subject: error.subject, cause: error })
+  }
+
+  /**
+   * A manifest or an index, by tag or digest.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_LIMIT above 4 MiB, ERR_DIGEST, ERR_REGISTRY_AUTH, ERR_REGISTRY.
+   */
+  async manifest(
+    name: string,
+    reference: string,
+    options: Waiting & { accept?: string } = {},
+  ): Promise<Served> {
+    const subject = this.#subject(name, reference)
+    const { signal, accept = manifestTypes } = options
+    const ask = {
+      method: 'GET' as const,
+      path: `manifests/${reference}`,
+      headers: { accept },
+      wanted: [200],
+      about: this.#about(subject, 'pull', 'ERR_IMAGE_NOT_FOUND'),
+      signal,
+    }
+    return this.#pull(name, ask, async (answer) => {
+      const bytes = await this.#document(answer, subject, this.#limits.manifest, signal)
+      const digest = native().addon.sha256(bytes)
+      if (!isTag(reference) && digest !== reference)
+        throw wrongDigest(subject, `its bytes have the digest ${digest}`)
+      const mediaType = answer.response.headers['content-type']?.split(';')[0]?.trim().toLowerCase()
+      return { bytes, mediaType: mediaType === '' ? undefined : mediaType, digest }
+    })
+  }
+
+  /**
+   * What the registry says the digest of a tag is, without its bytes; undefined where there is no such tag, or it does not say.
+   * It is a hint: what is used is checked by its bytes.
+   */
+  async head(name: string, reference: string, { signal }: Waiting = {}): Promise<string | undefined> {
+    const ask = {
+      method: 'HEAD' as const,
+      path: `manifests/${reference}`,
+      headers: { accept: manifestTypes },
+      wanted: [200],
+      about: this.#about(this.#subject(name, reference), 'pull', 'ERR_IMAGE_NOT_FOUND'),
+      signal,
+    }
+    try {
+      return await this.#pull(name, ask, ({ response }) => {
+        response.resume()
+        const digest = response.headers['docker-content-digest']
+        return typeof digest === 'string' && /^sha256:[a-f0-9]{64}$/.test(digest) ? digest : undefined
+      })
+    } catch (error) {
+      if (error instanceof CaissonError && error.code === 'ERR_IMAGE_NOT_FOUND') return undefined
+      throw error
+    }
+  }
+
+  /**
+   * A small blob, such as a config, of at most `most` bytes (default 8 MiB).
+   * @throws CaissonError ERR_DIGEST for other bytes than the descriptor's, ERR_IMAGE_LIMIT, as {@link manifest}.
+   */
+  async blob(
+    name: string,
+    descriptor: BlobDescriptor,
+    { signal, most = 8 << 20 }: Waiting & { most?: number } = {},
+  ): Promise<Buffer> {
+    const { digest, size } = descriptor
+    const subject = this.#blobSubject(name, descriptor)
+    if (size > most) throw tooLarge(subject, most)
+    return this.#pull(name, this.#blobAsk(descriptor, subject, 0, signal), async (answer) => {
+      checkLength(answer, subject, size)
+      const bytes = await readBody(answer, size, this.#limits.document, signal)
+      if (bytes?.length !== size) {
+        throw wrongDigest(
+          subject,
+          bytes === undefined ? `has more than ${size} bytes` : `has ${bytes.length} bytes, not ${size}`,
+        )
+      }
+      const found = native().addon.sha256(bytes)
+      if (found !== digest) throw wrongDigest(subject, `its bytes have the digest ${found}`)
+      return bytes
+    })
+  }
+
+  /**
+   * Opens a blob for reading from `offset` on. `start` is where the body begins: `offset`, or 0 where the server knows no
+   * ranges. Whoever reads it checks size and digest, and begins again at another offset if the body breaks off.
+   *
+   * @throws CaissonError ERR_DIGEST where the server promises another length than the descriptor's.
+   */
+  async open(
+    name: string,
+    descriptor: BlobDescriptor,
+    offset: number = 0,
+    { signal }: Waiting = {},
+  ): Promise<{ body: IncomingMessage; start: number }> {
+    const subject = this.#blobSubject(name, descriptor)
+    const { size } = descriptor
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset > size) {
+      throw new CaissonError('ERR_INVALID_OPTION', `offset: ${offset} is not within ${size} bytes`, {
+        subject: 'offset',
+      })
+    }
+    // There is no range of nothing.
+    const from = offset === size ? 0 : offset
+    return this.#pull(name, this.#blobAsk(descriptor, subject, from, signal), (answer) => {
+      const { response, status } = answer
+      const start = status === 206 ? from : 0
+      if (status === 206) {
+        const range = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/.exec(
+          response.headers['content-range'] ?? '',
+        )
+        const [, first, last, total] = range ?? []
+        if (
+          Number(first) !== from ||
+          Number(last) !== size - 1 ||
+          (total !== '*' && Number(total) !== size)
+        ) {
+          response.destroy()
+          throw wrongDigest(subject, `the server's range is not ${from}-${size - 1}/${size}`)
+        }
+      }
+      checkLength(answer, subject, size - start)
+      return { body: response, start }
+    })
+  }
+
+  #blobAsk({ digest }: BlobDescriptor, subject: string, from: number, signal: AbortSignal | undefined) {
+    return {
+      method: 'GET' as const,
+      path: `blobs/${digest}`,
+      headers: from === 0 ? {} : { range: `bytes=${from}-` },
+      wanted: from === 0 ? [200] : [200, 206],
+      about: this.#about(subject, 'pull'),
+      signal,
+    }
+  }
+
+  async #document(
+    answer: Answer,
+    subject: string,
+    most: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Buffer> {
+    const bytes = await readBody(answer, most, this.#limits.document, signal)
+    if (bytes === undefined) throw tooLarge(subject, most)
+    return bytes
+  }
+
+  #subject(name: string, reference: string): string {
+    checkRepository(name)
+    checkReference(reference)
+    return `${this.host}/${name}${isTag(reference) ? ':' : '@'}${reference}`
+  }
+
+  #blobSubject(name: string, descriptor: BlobDescriptor): string {
+    checkRepository(name)
+    checkBlob(descriptor)
+    return `${this.host}/${name}@${descriptor.digest}`
+  }
+}
+
+/** A server that promises another length than the descriptor's is not read at all. */
+function checkLength({ response }: Answer, subject: string, expected: number): void {
+  const { 'content-length': length } = response.headers
+  if (length === undefined || Number(length) === expected) return
+  response.destroy()
+  throw wrongDigest(subject, `the server sends ${length} bytes, not ${expected}`)
+}
+
+function wrongDigest(subject: string, message: string): CaissonError {
+  return new CaissonError('ERR_DIGEST', `${subject}: ${message}`, { stage: 'resolve', subject })
+}
+
+function tooLarge(subject: string, most: number): CaissonError {
+  return new CaissonError('ERR_IMAGE_LIMIT', `${subject}: is larger than ${most} bytes`, {
+    stage: 'resolve',
+    subject,
+  })
+}
