@@ -40,7 +40,7 @@ export interface Frame {
   limits: Limits
   secrets: Secrets
   /** Whose rights are used; undefined: nobody's. Asked for when a server wants to see them. */
-  login: (signal?: AbortSignal) => Promise<Login | undefined>
+  login: (repository: string | undefined, signal?: AbortSignal) => Promise<Login | undefined>
 }
 
 /** Shows a registry what it wants to see. One for each server: what is for one is shown to no other. */
@@ -57,7 +57,7 @@ export class Authorizer {
   /** The Authorization header for a request, as far as it is known what the registry wants. */
   async header(scopes: readonly Scope[], about: About, signal?: AbortSignal): Promise<string | undefined> {
     if (this.#service !== undefined) return this.#bearer(this.#service, scopes, about, signal)
-    if (this.#basic) return this.#passwordHeader(await this.#frame.login(signal))
+    if (this.#basic) return this.#passwordHeader(await this.#frame.login(about.repository, signal))
     return undefined
   }
 
@@ -76,7 +76,7 @@ export class Authorizer {
     const challenges = parseChallenges(response.headersDistinct['www-authenticate'] ?? [])
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer')
     if (bearer !== undefined) {
-      const login = await this.#frame.login(signal)
+      const login = await this.#frame.login(about.repository, signal)
       const ready = login?.kind === 'registry' ? `Bearer ${login.token}` : undefined
       if (ready !== undefined) return ready === shown ? undefined : ready
       const service = {
@@ -93,7 +93,7 @@ export class Authorizer {
     }
     if (challenges.some(({ scheme }) => scheme === 'basic')) {
       this.#basic = true
-      const header = this.#passwordHeader(await this.#frame.login(signal))
+      const header = this.#passwordHeader(await this.#frame.login(about.repository, signal))
       return header === shown ? undefined : header
     }
     return undefined
@@ -139,7 +139,7 @@ export class Authorizer {
     about: About,
     signal: AbortSignal | undefined,
   ): Promise<string> {
-    const login = await this.#frame.login(signal)
+    const login = await this.#frame.login(about.repository, signal)
     if (login?.kind === 'registry') return `Bearer ${login.token}`
     const key = JSON.stringify([realm.href, service, scopes.toSorted()])
     let token = this.#tokens.get(key)

@@ -14,6 +14,10 @@ export interface About {
   host: string
   /** The repository, image or blob: what the error's `subject` is. */
   subject: string
+  /** The repository on this server: whose login is looked for. */
+  repository?: string
+  /** Why no login was found that might be there. */
+  trouble?: string | undefined
   /** `pull` or `push`: what was refused. */
   action: 'pull' | 'push'
   /** The error's code where the answer is 404. Default ERR_REGISTRY. */
@@ -75,7 +79,7 @@ export async function refusal(
   const tail = own === '' ? '' : `: ${own}`
   const details = { stage: action === 'push' ? 'push' : 'resolve', subject }
   if (status === 401 || status === 403) {
-    const message = `${subject}: ${action} access denied (${status})${tail}; it does not exist, or needs 'caisson login ${host}'`
+    const message = `${subject}: ${action} access denied (${status})${tail}; it does not exist, or needs 'caisson login ${host}'${about.trouble === undefined ? '' : ` (${secrets.redact(about.trouble)})`}`
     return new CaissonError('ERR_REGISTRY_AUTH', message, details)
   }
   if (status === 404 && about.missing !== undefined) {

@@ -4,6 +4,8 @@ import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
 import { unreachable } from './failure.ts'
 import type { About } from './failure.ts'
+import { find } from './credentials.ts'
+import type { Found } from './credentials.ts'
 import { endpoints } from './hosts.ts'
 import { readBody } from './bodies.ts'
 import type { Answer } from './http.ts'
@@ -15,6 +17,7 @@ import type { BlobDescriptor } from './names.ts'
 import type { Environment } from './places.ts'
 import { retrying } from './retry.ts'
 import { Secrets } from './said.ts'
+import { Shared as Work } from './shared.ts'
 import { Server } from './server.ts'
 import type { Ask, Shared } from './server.ts'
 
@@ -56,19 +59,22 @@ export class Registry {
   readonly host: string
   readonly #limits: Limits
   readonly #shared: Shared
+  readonly #login: Login | null | undefined
+  readonly #found = new Map<string, Work<Found>>()
   readonly #servers: readonly Server[]
 
   /** @throws CaissonError ERR_INVALID_OPTION for a malformed name, or what a file of configuration says wrong. */
   constructor(host: string, options: RegistryOptions = {}) {
     this.host = checkHost(host)
-    const { env = process.env, login } = options
+    const { env = process.env } = options
+    this.#login = options.login
     this.#limits = { ...defaultLimits, ...options.limits }
     const secrets = new Secrets()
     this.#shared = {
       limits: this.#limits,
       secrets,
       env,
-      login: () => Promise.resolve(login ?? undefined),
+      find: (place, repository, signal) => this.#find(place, repository, signal),
     }
     this.#servers = endpoints(this.host, env).map((endpoint) => new Server(endpoint, this.#shared))
   }
@@ -80,6 +86,26 @@ export class Registry {
 
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** A login by its repository's host and name; looked for once. All that is found stays out of messages. */
+  async #find(host: string, repository: string | undefined, signal: AbortSignal | undefined): Promise<Found> {
+    const { env, secrets } = this.#shared
+    if (this.#login !== undefined) {
+      // What was given is for this registry, and for no mirror of it.
+      const login = host === this.host ? (this.#login ?? undefined) : undefined
+      hide(login, secrets)
+      return { login, trouble: undefined }
+    }
+    const key = `${host}/${repository ?? ''}`
+    let work = this.#found.get(key)
+    if (work === undefined || work.failed) {
+      work = new Work((ended) => find(host, repository, { env, signal: ended }))
+      this.#found.set(key, work)
+    }
+    const found = await work.wait(signal)
+    hide(found.login, secrets)
+    return found
   }
 
   #about(subject: string, action: 'pull' | 'push', missing?: 'ERR_IMAGE_NOT_FOUND'): About {
@@ -97,7 +123,7 @@ export class Registry {
     for (const server of this.#servers) {
       const { prefix, mirror, host } = server.endpoint
       const place = `${prefix}${name}`
-      const about = { ...ask.about, host }
+      const about = { ...ask.about, host, repository: place }
       const scopes = [`repository:${place}:pull`]
       const attempt = async (): Promise<Value> => {
         const answer = await server.ask({ ...ask, path: `${place}/${ask.path}`, scopes, about })
@@ -283,6 +309,11 @@ export class Registry {
     checkBlob(descriptor)
     return `${this.host}/${name}@${descriptor.digest}`
   }
+}
+
+function hide(login: Login | undefined, secrets: Secrets): void {
+  if (login?.kind === 'password') secrets.add(login.password, login.username)
+  else secrets.add(login?.token, login?.kind === 'identity' ? (login.username ?? '') : undefined)
 }
 
 /** A server that promises another length than the descriptor's is not read at all. */

@@ -3,6 +3,7 @@ import type { OutgoingHttpHeaders } from 'node:http'
 import { CaissonError } from '../errors.ts'
 import { Authorizer } from './auth.ts'
 import type { Scope } from './auth.ts'
+import type { Found } from './credentials.ts'
 import { Passing, refusal, unreachable } from './failure.ts'
 import type { About } from './failure.ts'
 import type { Endpoint } from './hosts.ts'
@@ -35,7 +36,7 @@ export interface Shared {
   secrets: Secrets
   env: Environment
   /** Whose rights are used at a host, and why none were found, if that is to be told. */
-  login: (host: string, signal?: AbortSignal) => Promise<Login | undefined>
+  find: (host: string, repository: string | undefined, signal?: AbortSignal) => Promise<Found>
 }
 
 /** Node's errors where the other side answers a TLS greeting with something else. */
@@ -55,6 +56,7 @@ export class Server {
   #authorizer: Authorizer
   /** Whether it ever answered: from then on its scheme stays. */
   #answered = false
+  #trouble: string | undefined
 
   constructor(endpoint: Endpoint, shared: Shared) {
     this.endpoint = endpoint
@@ -73,10 +75,25 @@ export class Server {
   }
 
   #connect(): [Client, Authorizer] {
-    const { limits, secrets, env, login } = this.#shared
+    const { limits, secrets, env } = this.#shared
     const client = new Client(this.#origin, this.endpoint.tls, limits, env)
     const { host } = this.endpoint
-    return [client, new Authorizer({ host, client, limits, secrets, login: (signal) => login(host, signal) })]
+    return [
+      client,
+      new Authorizer({
+        host,
+        client,
+        limits,
+        secrets,
+        login: (repository, signal) => this.#login(repository, signal),
+      }),
+    ]
+  }
+
+  async #login(repository: string | undefined, signal: AbortSignal | undefined): Promise<Login | undefined> {
+    const { login, trouble } = await this.#shared.find(this.endpoint.host, repository, signal)
+    this.#trouble = trouble
+    return login
   }
 
   /** Where a server's Location leads. @throws CaissonError ERR_REGISTRY for a place that it may not lead to. */
@@ -108,7 +125,7 @@ export class Server {
         const message = `${about.subject}: ${about.host} compressed its answer, though it was told not to`
         throw new CaissonError('ERR_REGISTRY', message, details)
       }
-      throw await refusal(answer, about, limits, secrets)
+      throw await refusal(answer, { ...about, trouble: this.#trouble }, limits, secrets)
     } catch (error) {
       signal?.throwIfAborted()
       throw unreachable(error, about, secrets)
