@@ -1,7 +1,7 @@
 /** Bodies on their way: sent as they are taken, read as far as they are wanted. */
 import type { ClientRequest } from 'node:http'
 import { CaissonError } from '../errors.ts'
-import type { Answer, Request } from './http.ts'
+import type { Answer, Request } from './request.ts'
 import { codeOf, Unreachable } from './unreachable.ts'
 
 /** Sends a stream as fast as it is taken, and stops once there is an answer. */

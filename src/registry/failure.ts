@@ -1,7 +1,7 @@
 /** What a registry's refusals become: one error, with its own words made harmless and what to do. */
 import { CaissonError } from '../errors.ts'
 import { readBody } from './bodies.ts'
-import type { Answer } from './http.ts'
+import type { Answer } from './request.ts'
 import { field, isObject, parseObject, word } from './json.ts'
 import type { Limits } from './limits.ts'
 import type { Secrets } from './said.ts'

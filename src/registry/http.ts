@@ -1,8 +1,7 @@
 /** One exchange with a server, over node:http and node:https: deadlines, redirects, proxies. It knows no registries. */
 import http from 'node:http'
 import https from 'node:https'
-import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
-import type { Readable } from 'node:stream'
+import type { IncomingMessage } from 'node:http'
 import { CaissonError } from '../errors.ts'
 import { feed } from './bodies.ts'
 import { guardedLookup, mayLead, nearness, NearError } from './addresses.ts'
@@ -10,33 +9,11 @@ import type { Nearness } from './addresses.ts'
 import type { Limits } from './limits.ts'
 import type { Environment } from './places.ts'
 import { proxyOf } from './proxy.ts'
+import type { Answer, Request } from './request.ts'
 import { place } from './said.ts'
 import { context, isUntrusted } from './tls.ts'
 import type { Tls } from './tls.ts'
 import { codeOf, Unreachable } from './unreachable.ts'
-
-export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
-
-/** What is asked. */
-export interface Request {
-  method: Method
-  url: URL
-  headers?: OutgoingHttpHeaders
-  /** Bytes, or a stream of exactly `length` of them; it is destroyed with the request. */
-  body?: Buffer | { stream: Readable; length: number; onBytes?: ((bytes: number) => void) | undefined }
-  /** Ends it, whatever it is doing; the error is the signal's reason. */
-  signal?: AbortSignal | undefined
-  /** The longest silence, in milliseconds; default the client's `idle`. */
-  idle?: number
-}
-
-/** An answer, its body not read yet. Whoever has it reads it to its end or destroys it. */
-export interface Answer {
-  response: IncomingMessage
-  /** Where it came from, redirects followed. */
-  url: URL
-  status: number
-}
 
 const followed: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 

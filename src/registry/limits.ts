@@ -25,6 +25,8 @@ export interface Limits {
   errorBody: number
   /** Tags of one repository, in all. */
   tags: number
+  /** A page of a list. */
+  page: number
   /** Pages of one list. */
   pages: number
 }
@@ -44,5 +46,6 @@ export const defaultLimits: Readonly<Limits> = {
   tokenBody: 1 << 20,
   errorBody: 64 << 10,
   tags: 10_000,
+  page: 4 << 20,
   pages: 1000,
 }

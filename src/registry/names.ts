@@ -62,3 +62,7 @@ export function checkBlob({ digest: name, size }: BlobDescriptor): void {
   checkDigest(name)
   if (!Number.isSafeInteger(size) || size < 0) throw refused('size', String(size), 'is no number of bytes')
 }
+
+export function isDigest(name: string): boolean {
+  return digest.test(name)
+}

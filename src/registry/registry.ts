@@ -8,13 +8,18 @@ import { find } from './credentials.ts'
 import type { Found } from './credentials.ts'
 import { endpoints } from './hosts.ts'
 import { readBody } from './bodies.ts'
-import type { Answer } from './http.ts'
+import type { Answer } from './request.ts'
 import { defaultLimits } from './limits.ts'
 import type { Limits } from './limits.ts'
 import type { Login } from './login.ts'
-import { checkBlob, checkHost, checkReference, checkRepository, isTag } from './names.ts'
+import { listReferrers, listTags } from './lists.ts'
+import type { Referrer, Upstream } from './lists.ts'
+import { checkBlob, checkDigest, checkHost, checkReference, checkRepository, isTag } from './names.ts'
 import type { BlobDescriptor } from './names.ts'
 import type { Environment } from './places.ts'
+import { Push } from './push.ts'
+import type { Source, UploadOptions } from './push.ts'
+import { checkLength, checkRange, tooLarge, wrongDigest } from './promised.ts'
 import { retrying } from './retry.ts'
 import { Secrets } from './said.ts'
 import { Shared as Work } from './shared.ts'
@@ -61,7 +66,9 @@ export class Registry {
   readonly #shared: Shared
   readonly #login: Login | null | undefined
   readonly #found = new Map<string, Work<Found>>()
+  /** Its mirrors, and last itself. */
   readonly #servers: readonly Server[]
+  readonly #push: Push
 
   /** @throws CaissonError ERR_INVALID_OPTION for a malformed name, or what a file of configuration says wrong. */
   constructor(host: string, options: RegistryOptions = {}) {
@@ -77,6 +84,13 @@ export class Registry {
       find: (place, repository, signal) => this.#find(place, repository, signal),
     }
     this.#servers = endpoints(this.host, env).map((endpoint) => new Server(endpoint, this.#shared))
+    this.#push = new Push(this.#upstream())
+  }
+
+  #upstream(): Upstream {
+    const server = this.#servers.at(-1)
+    if (server === undefined) throw new CaissonError('ERR_INTERNAL', `${this.host} has no server`)
+    return { host: this.host, server, limits: this.#limits, secrets: this.#shared.secrets }
   }
 
   /** Ends its connections. Idle ones keep no program alive; this frees their descriptors. */
@@ -257,23 +271,69 @@ export class Registry {
     return this.#pull(name, this.#blobAsk(descriptor, subject, from, signal), (answer) => {
       const { response, status } = answer
       const start = status === 206 ? from : 0
-      if (status === 206) {
-        const range = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/.exec(
-          response.headers['content-range'] ?? '',
-        )
-        const [, first, last, total] = range ?? []
-        if (
-          Number(first) !== from ||
-          Number(last) !== size - 1 ||
-          (total !== '*' && Number(total) !== size)
-        ) {
-          response.destroy()
-          throw wrongDigest(subject, `the server's range is not ${from}-${size - 1}/${size}`)
-        }
-      }
+      if (status === 206) checkRange(answer, subject, from, size)
       checkLength(answer, subject, size - start)
       return { body: response, start }
     })
+  }
+
+  /** A repository's tags, at most 10,000. @throws CaissonError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_LIMIT, as {@link manifest}. */
+  async tags(name: string, { signal }: Waiting = {}): Promise<string[]> {
+    return listTags(this.#upstream(), checkRepository(name), signal)
+  }
+
+  /** What refers to a manifest, of one type or of all; none is no error. */
+  async referrers(
+    name: string,
+    digest: string,
+    artifactType?: string,
+    { signal }: Waiting = {},
+  ): Promise<Referrer[]> {
+    return listReferrers(this.#upstream(), checkRepository(name), checkDigest(digest), artifactType, signal)
+  }
+
+  /**
+   * Asks the registry itself whether it is one and takes this login: what `login` does before it keeps one.
+   * @throws CaissonError ERR_REGISTRY_AUTH, ERR_REGISTRY.
+   */
+  async ping({ signal }: Waiting = {}): Promise<void> {
+    const { server, limits } = this.#upstream()
+    const about = this.#about(this.host, 'pull')
+    const { response } = await retrying(limits, signal, () =>
+      server.ask({ method: 'GET', path: '', scopes: [], wanted: [200], about, signal }),
+    )
+    response.resume()
+  }
+
+  /** Whether a repository has a blob already. */
+  async hasBlob(name: string, digest: string, { signal }: Waiting = {}): Promise<boolean> {
+    return this.#push.hasBlob(name, digest, signal)
+  }
+
+  /** Takes a blob over from another repository of this registry. False where it has to be uploaded. */
+  async mount(name: string, digest: string, from: string, { signal }: Waiting = {}): Promise<boolean> {
+    return this.#push.mount(name, digest, from, signal)
+  }
+
+  /** Uploads a blob; `open` is called again for each attempt. See {@link Push.upload}. */
+  async upload(
+    name: string,
+    descriptor: BlobDescriptor,
+    open: Source,
+    options: UploadOptions = {},
+  ): Promise<void> {
+    return this.#push.upload(name, descriptor, open, options)
+  }
+
+  /** Puts a manifest under a tag or its digest; answers its digest. */
+  async putManifest(
+    name: string,
+    reference: string,
+    bytes: Buffer,
+    mediaType: string,
+    { signal }: Waiting = {},
+  ): Promise<string> {
+    return this.#push.putManifest(name, reference, bytes, mediaType, signal)
   }
 
   #blobAsk({ digest }: BlobDescriptor, subject: string, from: number, signal: AbortSignal | undefined) {
@@ -314,23 +374,4 @@ export class Registry {
 function hide(login: Login | undefined, secrets: Secrets): void {
   if (login?.kind === 'password') secrets.add(login.password, login.username)
   else secrets.add(login?.token, login?.kind === 'identity' ? (login.username ?? '') : undefined)
-}
-
-/** A server that promises another length than the descriptor's is not read at all. */
-function checkLength({ response }: Answer, subject: string, expected: number): void {
-  const { 'content-length': length } = response.headers
-  if (length === undefined || Number(length) === expected) return
-  response.destroy()
-  throw wrongDigest(subject, `the server sends ${length} bytes, not ${expected}`)
-}
-
-function wrongDigest(subject: string, message: string): CaissonError {
-  return new CaissonError('ERR_DIGEST', `${subject}: ${message}`, { stage: 'resolve', subject })
-}
-
-function tooLarge(subject: string, most: number): CaissonError {
-  return new CaissonError('ERR_IMAGE_LIMIT', `${subject}: is larger than ${most} bytes`, {
-    stage: 'resolve',
-    subject,
-  })
 }
