@@ -34,16 +34,25 @@ interface Entry {
   key: string | undefined
 }
 
+/** Whose configuration counts. */
+interface Place {
+  env: Environment
+  root: boolean
+}
+
 const none: Entry = { mirrors: [], insecure: undefined, ca: undefined, cert: undefined, key: undefined }
 const known: ReadonlySet<string> = new Set(['mirrors', 'insecure', 'ca', 'cert', 'key'])
 
 /** `$CAISSON_REGISTRIES`, else `caisson/registries.json` of the first directory of configuration that has it. */
-export function registriesFile(env: Environment): { path: string; fields: Fields } | undefined {
+export function registriesFile(
+  env: Environment,
+  root: boolean,
+): { path: string; fields: Fields } | undefined {
   const given = env.CAISSON_REGISTRIES
   const asked = given !== undefined && given !== ''
   const paths = asked
     ? [resolve(given)]
-    : configDirectories(env).map((directory) => join(directory, 'caisson/registries.json'))
+    : configDirectories(env, root).map((directory) => join(directory, 'caisson/registries.json'))
   for (const path of paths) {
     const fields = readObject(path)
     if (fields !== undefined) return { path, fields }
@@ -78,8 +87,8 @@ function entry(fields: unknown, name: string, path: string): Entry {
 }
 
 /** All of registries.json, checked, by the registries' names. */
-function entries(env: Environment): { path: string; entries: ReadonlyMap<string, Entry> } {
-  const found = registriesFile(env)
+function entries(env: Environment, root: boolean): { path: string; entries: ReadonlyMap<string, Entry> } {
+  const found = registriesFile(env, root)
   if (found === undefined) return { path: '', entries: new Map() }
   const { path, fields } = found
   for (const key of Object.keys(fields)) {
@@ -108,8 +117,8 @@ function pem(path: string): string {
 }
 
 /** What docker's certs.d has for a registry: `*.crt` are authorities, `NAME.cert` with `NAME.key` is the client's. */
-function certsD(env: Environment, host: string): Pick<Tls, 'ca' | 'client'> {
-  const own = isRoot() ? [] : [join(home(env), '.config/docker/certs.d')]
+function certsD({ env, root }: Place, host: string): Pick<Tls, 'ca' | 'client'> {
+  const own = root ? [] : [join(home(env), '.config/docker/certs.d')]
   for (const parent of [...own, '/etc/docker/certs.d']) {
     const directory = join(parent, host)
     let names: string[]
@@ -134,11 +143,11 @@ function hostOf(name: string): string {
 }
 
 function reached(
-  env: Environment,
+  place: Place,
   host: string,
   { insecure, ca, cert, key }: Entry,
 ): { tls: Tls; plain: boolean } {
-  const docker = certsD(env, host)
+  const docker = certsD(place, host)
   // As docker does: what is on this machine needs no certificate that anybody signed.
   const lax = insecure ?? nearness(hostOf(host)) === 'loopback'
   return {
@@ -152,7 +161,7 @@ function reached(
 }
 
 function mirror(
-  env: Environment,
+  place: Place,
   text: string,
   registry: string,
   all: ReadonlyMap<string, Entry>,
@@ -173,7 +182,7 @@ function mirror(
   const words = url.pathname.replaceAll(/^\/+|\/+$/g, '')
   if (words !== '') checkRepository(words)
   const host = checkHost(url.host)
-  const { tls, plain } = reached(env, host, all.get(host) ?? none)
+  const { tls, plain } = reached(place, host, all.get(host) ?? none)
   if (url.protocol === 'http:' && !plain) {
     throw wrong(path, `${where}: ${url.origin} has no TLS; registries.${host}.insecure would allow it`)
   }
@@ -188,13 +197,18 @@ function mirror(
  *
  * @throws CaissonError ERR_INVALID_OPTION with the path and the field for what a file says wrong.
  */
-export function endpoints(registry: string, env: Environment = process.env): readonly Endpoint[] {
+export function endpoints(
+  registry: string,
+  env: Environment = process.env,
+  root: boolean = isRoot(),
+): readonly Endpoint[] {
   const host = checkHost(registry)
-  const { path, entries: all } = entries(env)
+  const place = { env, root }
+  const { path, entries: all } = entries(env, root)
   const own = all.get(host) ?? none
   const origin = `https://${host === 'docker.io' ? 'registry-1.docker.io' : host}`
   return [
-    ...own.mirrors.map((text) => mirror(env, text, host, all, path)),
-    { host, origin, prefix: '', ...reached(env, host, own), mirror: false, namespace: undefined },
+    ...own.mirrors.map((text) => mirror(place, text, host, all, path)),
+    { host, origin, prefix: '', ...reached(place, host, own), mirror: false, namespace: undefined },
   ]
 }

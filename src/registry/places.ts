@@ -21,8 +21,8 @@ export function home(env: Environment): string {
 }
 
 /** Directories of configuration, the first wins: for a user the own one before the machine's. */
-export function configDirectories(env: Environment): string[] {
-  if (isRoot()) return ['/etc']
+export function configDirectories(env: Environment, root: boolean): string[] {
+  if (root) return ['/etc']
   const own =
     env.XDG_CONFIG_HOME !== undefined && env.XDG_CONFIG_HOME !== '' ? env.XDG_CONFIG_HOME : undefined
   return [own ?? join(home(env), '.config'), '/etc']
