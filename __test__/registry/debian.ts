@@ -143,11 +143,9 @@ export async function debian(t: ExecutionContext, options: DebianOptions = {}): 
     // JSON is YAML.
     writeFileSync(file, JSON.stringify(config))
     const child = spawn('docker-registry', ['serve', file], { stdio: 'ignore' })
-    let ended = false
-    child.on('error', () => (ended = true))
-    child.on('exit', () => (ended = true))
+    child.on('error', () => undefined)
     t.teardown(() => void child.kill('SIGKILL'))
-    for (let waited = 0; waited < 500 && !ended; waited += 1) {
+    for (let waited = 0; waited < 500 && child.exitCode === null; waited += 1) {
       if (await answers(port, tls !== undefined)) return { host: `127.0.0.1:${port}`, tokens }
       await sleep(20)
     }

@@ -21,7 +21,7 @@ export function environment(home: string, more: Record<string, string> = {}): Re
     HOME: home,
     PATH: process.env.PATH ?? '',
     XDG_CONFIG_HOME: join(home, 'xdg'),
-    CAISSON_REGISTRIES: configure(home, 'registries.json', { registries: {} }),
+    CAISSON_REGISTRIES: configure(home, 'empty.json', { registries: {} }),
     REGISTRY_AUTH_FILE: join(home, 'no-auth.json'),
     ...more,
   }

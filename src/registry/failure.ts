@@ -109,8 +109,10 @@ const passing: ReadonlySet<string> = new Set([
 export function unreachable(error: unknown, about: About, secrets: Secrets): unknown {
   if (!(error instanceof Unreachable)) return error
   const { host, subject, action } = about
-  const details = { stage: action === 'push' ? 'push' : 'resolve', subject, cause: error }
   const why = secrets.redact(error.message)
+  // Not the error itself: Node's own names a proxy with its password.
+  const cause = new Unreachable(why, error.code, undefined)
+  const details = { stage: action === 'push' ? 'push' : 'resolve', subject, cause }
   if (isCertificate(error.code)) {
     const advice = isUntrusted(error.code)
       ? `; if its authority is yours, put it into /etc/docker/certs.d/${host}/ca.crt, or name it as "ca" in registries.json`

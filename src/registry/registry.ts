@@ -77,6 +77,10 @@ export class Registry {
     this.#login = options.login
     this.#limits = { ...defaultLimits, ...options.limits }
     const secrets = new Secrets()
+    for (const name of ['https_proxy', 'HTTPS_PROXY', 'http_proxy', 'HTTP_PROXY']) {
+      const url = env[name] ?? ''
+      if (URL.canParse(url)) secrets.add(decodeURIComponent(new URL(url).password))
+    }
     this.#shared = {
       limits: this.#limits,
       secrets,
