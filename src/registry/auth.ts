@@ -3,8 +3,8 @@ import { CaissonError } from '../errors.ts'
 import { mayLead, nearness } from './addresses.ts'
 import { parseChallenges } from './challenge.ts'
 import type { Login } from './login.ts'
-import { Passing, refusal, unreachable } from './failure.ts'
-import type { About } from './failure.ts'
+import { refusal, unreachable, words } from './failure.ts'
+import type { About, Passing } from './failure.ts'
 import { readBody } from './bodies.ts'
 import type { Client } from './http.ts'
 import type { Answer } from './request.ts'
@@ -194,10 +194,12 @@ export class Authorizer {
 
   async #refused(answer: Answer, login: Login | undefined, about: About): Promise<CaissonError | Passing> {
     const { limits, secrets, host } = this.#frame
-    const error = await refusal(answer, about, limits, secrets)
-    if (error instanceof Passing || error.code !== 'ERR_REGISTRY_AUTH' || login === undefined) return error
+    if (login === undefined || (answer.status !== 401 && answer.status !== 403)) {
+      return refusal(answer, about, limits, secrets)
+    }
+    const own = await words(answer, limits, secrets)
     return this.#denied(
-      `the user name, password or token is not accepted; 'caisson login ${host}' renews it: ${error.message}`,
+      `its token service does not take the user name, password or token${own === '' ? '' : `: ${own}`}; 'caisson login ${host}' renews it`,
     )
   }
 

@@ -37,7 +37,7 @@ export class Passing extends Error {
 }
 
 /** What the registry says in its error body (distribution-spec, "Error Codes"): codes and messages, or nothing. */
-async function words(answer: Answer, limits: Limits, secrets: Secrets): Promise<string> {
+export async function words(answer: Answer, limits: Limits, secrets: Secrets): Promise<string> {
   let bytes: Buffer | undefined
   try {
     bytes = await readBody(answer, limits.errorBody, 5000)

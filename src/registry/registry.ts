@@ -79,7 +79,10 @@ export class Registry {
     const secrets = new Secrets()
     for (const name of ['https_proxy', 'HTTPS_PROXY', 'http_proxy', 'HTTP_PROXY']) {
       const url = env[name] ?? ''
-      if (URL.canParse(url)) secrets.add(decodeURIComponent(new URL(url).password))
+      if (!URL.canParse(url)) continue
+      const { password } = new URL(url)
+      secrets.add(password)
+      secrets.add(new URLSearchParams(`p=${password.replaceAll('+', '%2B')}`).get('p') ?? '')
     }
     this.#shared = {
       limits: this.#limits,
