@@ -55,7 +55,7 @@ test('names that could be more than names are sent to nobody', async (t) => {
     'a/b#',
     'a b',
     'ä',
-    `${'a'.repeat(256)}`,
+    'a'.repeat(256),
     '/a',
     'a/',
     'a\n',
@@ -152,8 +152,13 @@ test('referrers by the list, else by the tag; filtered here too', async (t) => {
   const subject = digestOf('subject')
   const entry = (artifactType: string): object => ({
     mediaType: 'application/vnd.oci.image.manifest.v1+json',
-    ...{ digest: digestOf(artifactType), size: 3, artifactType },
-    annotations: { k: 'v', no: 7 },
+    digest: digestOf(artifactType),
+    size: 3,
+    artifactType,
+    annotations: {
+      k: 'v',
+      no: 7,
+    },
   })
   const index = JSON.stringify({ manifests: [entry('a/b'), entry('c/d'), 7, { digest: 'x' }] })
   t.deepEqual(await one.referrers('some/image', subject), [])

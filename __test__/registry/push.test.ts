@@ -139,9 +139,9 @@ test('a source with other bytes than it should have is no upload', async (t) => 
 
 test('a refusal before the end of the body is read, and said', async (t) => {
   const registry = await serve(t)
-  const { handle } = registry
+  const handle = registry.handle.bind(registry)
   registry.handle = async (request, response) => {
-    if (request.method !== 'PUT') return handle.call(registry, request, response)
+    if (request.method !== 'PUT') return handle(request, response)
     refuse(response, 413, 'SIZE_INVALID', 'too large')
     return undefined
   }
