@@ -1,0 +1,47 @@
+/** How a connection to a registry is secured. */
+import { createSecureContext, getCACertificates, rootCertificates } from 'node:tls'
+import type { SecureContext } from 'node:tls'
+
+/** PEM texts, and whether the other side must prove who it is. */
+export interface Tls {
+  /** Certificates of authorities, besides those that Node trusts. */
+  ca: readonly string[]
+  /** The client's certificate and its key. */
+  client: { cert: string; key: string } | undefined
+  /** False: nothing is verified. */
+  verified: boolean
+}
+
+export const plainTls: Readonly<Tls> = { ca: [], client: undefined, verified: true }
+
+/** Node's codes for a chain that ends at nobody we know. */
+const untrusted: ReadonlySet<string> = new Set([
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+])
+
+export function isUntrusted(code: string | undefined): boolean {
+  return code !== undefined && untrusted.has(code)
+}
+
+/** Whether this error says that a certificate is not good, in whatever way. */
+export function isCertificate(code: string | undefined): boolean {
+  return isUntrusted(code) || (code?.startsWith('CERT_') ?? false) || code === 'ERR_TLS_CERT_ALTNAME_INVALID'
+}
+
+/**
+ * The context of a connection. With `system`, this machine's authorities count too: Node has its own list, and reading the
+ * machine's takes a tenth of a second, so it is done when Node's does not suffice.
+ */
+export function context({ ca, client }: Tls, system: boolean): SecureContext {
+  const own = client === undefined ? {} : { cert: client.cert, key: client.key }
+  if (ca.length === 0 && !system) return createSecureContext(own)
+  // Node 22.15; before it there is Node's list only.
+  const known = getCACertificates as typeof getCACertificates | undefined
+  const lists =
+    known === undefined ? rootCertificates : [...known('default'), ...(system ? known('system') : [])]
+  return createSecureContext({ ...own, ca: [...new Set([...lists, ...ca])] })
+}
