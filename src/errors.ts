@@ -29,8 +29,6 @@ export type ErrorCode =
   | 'ERR_NOT_RUNNING'
   | 'ERR_CONTAINER_NOT_FOUND'
   | 'ERR_IMAGE_IN_USE'
-  | 'ERR_REGISTRY'
-  | 'ERR_REGISTRY_AUTH'
 
 /** What a {@link CaissonError} says beside its message. */
 export interface ErrorDetails {
