@@ -1,6 +1,7 @@
 /** The public API, nothing else. */
 import { defaultEngine } from './container/engine.ts'
 import type { Engine } from './container/engine.ts'
+import type { ImageCollection } from './image/collection.ts'
 
 export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
@@ -23,8 +24,24 @@ export type { Cause, Isolation, Result, Timing, Usage } from './container/result
 export type { Image } from './container/run.ts'
 export type { Output } from './container/stdio.ts'
 export type { Duration, Size } from './container/units.ts'
+export { login, logout } from './image/accounts.ts'
+export type { Account } from './image/accounts.ts'
+export type {
+  HistoryEntry,
+  ImageCollection,
+  ImageInfo,
+  Removed,
+  StoreUsage,
+  TransferOptions,
+} from './image/collection.ts'
+export type { PullProgress } from './image/pull.ts'
+export type { PushProgress } from './image/push.ts'
 export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
+
+/** Pulls an image by the default engine. */
+export const pull: ImageCollection['pull'] = (reference, options) =>
+  defaultEngine().images.pull(reference, options)
 
 /** {@link Engine.run} of the default engine. */
 export const run: Engine['run'] = ((...args: Parameters<Engine['run']>) =>

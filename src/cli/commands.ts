@@ -19,13 +19,28 @@ export const commands: readonly CommandRow[] = [
     act: async (words, root) => (await import('./exec.ts')).exec(words, root),
   },
   {
+    name: 'history',
+    summary: 'Show the history of an image',
+    act: async (words, root) => (await import('./image.ts')).history(words, root),
+  },
+  {
+    name: 'image',
+    summary: 'Manage images',
+    act: async (words, root) => (await import('./image.ts')).image(words, root),
+  },
+  {
+    name: 'images',
+    summary: 'List images',
+    act: async (words, root) => (await import('./images.ts')).images(words, root),
+  },
+  {
     name: 'info',
     summary: 'Show what is installed, and where',
     act: async (words, root) => (await import('./info.ts')).info(words, root),
   },
   {
     name: 'inspect',
-    summary: 'Return low-level information on containers',
+    summary: 'Return low-level information on containers and images',
     act: async (words, root) => (await import('./inspect.ts')).inspect(words, root),
   },
   {
@@ -34,9 +49,34 @@ export const commands: readonly CommandRow[] = [
     act: async (words, root) => (await import('./end.ts')).kill(words, root),
   },
   {
+    name: 'login',
+    summary: 'Authenticate to a registry',
+    act: async (words) => (await import('./login.ts')).login(words),
+  },
+  {
+    name: 'logout',
+    summary: 'Log out from a registry',
+    act: async (words) => (await import('./login.ts')).logout(words),
+  },
+  {
     name: 'ps',
     summary: 'List containers',
     act: async (words, root) => (await import('./ps.ts')).ps(words, root),
+  },
+  {
+    name: 'pull',
+    summary: 'Download an image from a registry',
+    act: async (words, root) => (await import('./transfer.ts')).pull(words, root),
+  },
+  {
+    name: 'push',
+    summary: 'Upload an image to a registry',
+    act: async (words, root) => (await import('./transfer.ts')).push(words, root),
+  },
+  {
+    name: 'rmi',
+    summary: 'Remove one or more images',
+    act: async (words, root) => (await import('./image.ts')).rmi(words, root),
   },
   {
     name: 'run',
@@ -52,6 +92,16 @@ export const commands: readonly CommandRow[] = [
     name: 'stop',
     summary: 'Stop one or more running containers',
     act: async (words, root) => (await import('./end.ts')).stop(words, root),
+  },
+  {
+    name: 'system',
+    summary: 'Show disk usage: system df',
+    act: async (words, root) => (await import('./system.ts')).system(words, root),
+  },
+  {
+    name: 'tag',
+    summary: 'Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE',
+    act: async (words, root) => (await import('./image.ts')).tag(words, root),
   },
   {
     name: 'version',

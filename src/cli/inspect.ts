@@ -1,4 +1,4 @@
-/** `caisson inspect`: what is known of containers that run. */
+/** `caisson inspect`: what is known of containers that run, and of images. */
 import { CaissonError, Engine } from '../index.ts'
 import type { ContainerInfo } from '../index.ts'
 import { inspectFlags } from './flags/containers.ts'
@@ -43,13 +43,27 @@ function described(info: ContainerInfo): Record<string, unknown> {
   }
 }
 
+/** What has no container of this name may be an image. */
+async function imageOf(engine: Engine, ref: string): Promise<Record<string, unknown> | undefined> {
+  const { described: image } = await import('./image.ts')
+  try {
+    return await image(engine, ref)
+  } catch (error) {
+    if (error instanceof CaissonError && /^ERR_(IMAGE_NOT_FOUND|INVALID_OPTION)$/.test(error.code))
+      return undefined
+    throw error
+  }
+}
+
 /** Prints it as a list, or each by a template, and answers the exit code. */
 export async function inspect(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: InspectDraft = { help: false }
   const refs = parseWords(inspectFlags, words, draft)
   if (draft.help) {
-    const usage = 'caisson inspect [OPTIONS] CONTAINER [CONTAINER...]'
-    process.stdout.write(helpText(usage, 'Return low-level information on containers.', inspectFlags))
+    const usage = 'caisson inspect [OPTIONS] CONTAINER|IMAGE [CONTAINER|IMAGE...]'
+    process.stdout.write(
+      helpText(usage, 'Return low-level information on containers and images.', inspectFlags),
+    )
     return 0
   }
   if (refs.length === 0) throw new WordError("'caisson inspect' requires at least 1 argument")
@@ -64,6 +78,11 @@ export async function inspect(words: readonly string[], root: string | undefined
       container.close()
     } catch (error) {
       if (!(error instanceof CaissonError) || error.code !== 'ERR_CONTAINER_NOT_FOUND') throw error
+      const image = await imageOf(engine, ref)
+      if (image !== undefined) {
+        found.push(image)
+        continue
+      }
       const none = error.message.startsWith('No such container')
       process.stderr.write(none ? `Error: No such object: ${ref}\n` : `Error: ${error.message}\n`)
       code = 1

@@ -1,17 +1,19 @@
 /** `caisson run`: a container from here to its end. */
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { Engine } from '../index.ts'
-import type { RunOptions } from '../index.ts'
+import type { PullProgress, RunOptions } from '../index.ts'
 import { exitCode, lacksTerminal, proxySignals, stdioOptions } from './attached.ts'
 import { notYet, runDraft, runFlags } from './flags/run.ts'
 import type { RunDraft } from './flags/run.ts'
 import { parseWords, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
+import type { ProgressView } from './progress.ts'
 import { join } from './terminal.ts'
 
 const usage =
   'caisson run [OPTIONS] IMAGE [COMMAND] [ARG...]\n        caisson run [OPTIONS] --rootfs DIR COMMAND [ARG...]'
-const summary = 'Create and run a new container. An image is oci:DIR[:TAG], an OCI layout on disk.'
+const summary =
+  'Create and run a new container. An image is a name in a registry, or oci:DIR[:TAG], a layout on disk.'
 
 function parse(words: readonly string[], draft: RunDraft): string[] {
   try {
@@ -21,7 +23,7 @@ function parse(words: readonly string[], draft: RunDraft): string[] {
     if (name !== undefined && notYet.has(name)) throw new WordError(`--${name} is not supported yet`)
     const letter =
       error instanceof WordError ? /^unknown shorthand flag: '(.)'/.exec(error.message)?.[1] : undefined
-    const long = { a: 'attach', d: 'detach', p: 'publish', P: 'publish-all', q: 'quiet' }[letter ?? '']
+    const long = { a: 'attach', d: 'detach', p: 'publish', P: 'publish-all' }[letter ?? '']
     if (long !== undefined) throw new WordError(`-${letter}, --${long} is not supported yet`)
     throw error
   }
@@ -33,6 +35,27 @@ function options(draft: RunDraft): RunOptions {
     ...draft.options,
     ...(Object.keys(env).length > 0 && { env }),
     ...stdioOptions(draft.options.tty === true, draft.interactive),
+  }
+}
+
+/** Shows a pull, if there is one, on stderr; what shows it is loaded only then. */
+function pullView(image: string | { rootfs: string }): (progress: PullProgress) => void {
+  const name = typeof image === 'string' ? image : image.rootfs
+  let view: Promise<ProgressView> | undefined
+  return (progress) => {
+    view ??= (async () => {
+      process.stderr.write(`Unable to find image '${name}' locally\n`)
+      const { ProgressView: View } = await import('./progress.ts')
+      return new View(process.stderr)
+    })()
+    void (async () => {
+      const shown = await view
+      shown.show(progress)
+      if (progress.kind !== 'complete') return
+      shown.end()
+      const status = progress.changed ? 'Downloaded newer image for' : 'Image is up to date for'
+      process.stderr.write(`Digest: ${progress.digest}\nStatus: ${status} ${name}\n`)
+    })()
   }
 }
 
@@ -73,7 +96,8 @@ export async function run(words: readonly string[], root: string | undefined): P
     }
   }
   const idFile = draft.cidfile === undefined ? undefined : openIdFile(draft.cidfile)
-  const child = engine.run(image, rest.length > 0 ? rest : undefined, options(draft))
+  const watched = { ...options(draft), ...(!draft.quiet && { onProgress: pullView(image) }) }
+  const child = engine.run(image, rest.length > 0 ? rest : undefined, watched)
   proxySignals(child)
   const leave = tty ? join(child, draft.interactive) : undefined
   try {

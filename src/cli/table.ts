@@ -23,6 +23,18 @@ export function ago(ms: number): string {
     : word
 }
 
+/** Bytes as docker writes them: three figures, in steps of a thousand. */
+export function bytes(count: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
+  let at = 0
+  let value = count
+  while (value >= 1000 && at < units.length - 1) {
+    value /= 1000
+    at += 1
+  }
+  return `${at === 0 ? Math.round(value) : Number(value.toPrecision(3))}${units[at]}`
+}
+
 /** Columns that are as wide as their widest, three blanks apart. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)))

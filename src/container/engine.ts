@@ -1,7 +1,7 @@
 /** An engine: one state root, one store, one shim. `run` of the module is the default engine's. */
 import { Images } from '../image/images.ts'
 import type { Image as ReadyImage } from '../image/images.ts'
-import type { PullProgress } from '../image/pull.ts'
+import { ImageCollection } from '../image/collection.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
@@ -10,7 +10,7 @@ import type { Container } from './container.ts'
 import { Containers } from './containers.ts'
 import { examine } from './doctor.ts'
 import type { Finding } from './doctor.ts'
-import { unpackLayer } from './layers.ts'
+import { sweep, unpackLayer } from './layers.ts'
 import { refuse } from '../errors.ts'
 import { bare } from './options.ts'
 import type { RunOptions } from './options.ts'
@@ -29,14 +29,6 @@ export interface EngineOptions {
   cgroupParent?: string
 }
 
-/** How an image is pulled. */
-export interface PullOptions {
-  /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
-  platform?: string
-  signal?: AbortSignal
-  onProgress?: (progress: PullProgress) => void
-}
-
 /** Options of a run whose output is wanted as bytes. */
 export type BufferOptions = RunOptions & { encoding: 'buffer' }
 
@@ -45,6 +37,8 @@ export class Engine {
   readonly roots: Roots
   /** The containers that run in this engine's roots, whichever program of this user started them. */
   readonly containers: Containers
+  /** The images that were pulled into this engine's root. */
+  readonly images: ImageCollection
   readonly #shim: ShimConnection
   readonly #images: Images
 
@@ -60,6 +54,7 @@ export class Engine {
     this.#images = new Images(this.roots.data, (layer, signal, wanted) =>
       unpackLayer(this.#shim, layer, signal, wanted),
     )
+    this.images = new ImageCollection(this.roots.data, this.#images, () => sweep(this.#shim))
   }
 
   /** The executable that shims are made of. */
@@ -102,13 +97,6 @@ export class Engine {
   async start(image: Image, options?: RunOptions): Promise<Container>
   async start(image: Image, second?: readonly string[] | RunOptions, third?: RunOptions): Promise<Container> {
     return start(this.#context, checked(image), ...words(second, third))
-  }
-
-  /** Pulls an image from a registry; what is here and unchanged is not pulled again. */
-  async pull(reference: string, options: PullOptions = {}): Promise<void> {
-    const signal = options.signal ?? new AbortController().signal
-    const { platform, onProgress: report } = options
-    await this.#images.pull(reference, { signal, platform, report })
   }
 
   /** Whether containers run here, and what they lack. It runs one, and never rejects for want of anything. */

@@ -286,6 +286,7 @@ export class Run {
       case 'stats':
       case 'dialed':
       case 'unpacked':
+      case 'wanted':
       case 'welcome':
       case 'listed':
       case 'done':

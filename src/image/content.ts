@@ -2,7 +2,7 @@
  * What was pulled, loaded or made: an OCI image layout that other tools read too, `images/` below the data root. Its
  * index says which images have which names; one without a name is dangling. Whoever changes it holds the lock.
  */
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
@@ -100,7 +100,7 @@ export class Content {
   /** A blob that is small and whole; its bytes were verified. */
   put(digest: string, bytes: Uint8Array): void {
     this.#make()
-    const path = this.#path(digest)
+    const path = this.path(digest)
     if (this.has(digest, bytes.length)) return
     writeDurably(path, bytes, false)
   }
@@ -112,7 +112,7 @@ export class Content {
 
   /** Whether a blob is there, in its size. */
   has(digest: string, size: number): boolean {
-    return statSync(this.#path(digest), { throwIfNoEntry: false })?.size === size
+    return statSync(this.path(digest), { throwIfNoEntry: false })?.size === size
   }
 
   /** The digests of all blobs, and their sizes. */
@@ -137,12 +137,22 @@ export class Content {
     return tryLock(join(this.#root, 'keep'), 'exclusive')
   }
 
+  /** Leaves a note for other programs: an empty file of this name. */
+  note(name: string): void {
+    writeFileSync(join(this.#root, name), '', { mode: 0o600 })
+  }
+
+  unnote(name: string): void {
+    rmSync(join(this.#root, name), { force: true })
+  }
+
   #lock(name: string, how: 'shared' | 'exclusive', signal: AbortSignal | undefined): Promise<Lock> {
     this.#make()
     return lock(join(this.#root, name), how, signal)
   }
 
-  #path(digest: string): string {
+  /** Where a blob is. */
+  path(digest: string): string {
     return join(this.directory, blobs, digest.slice('sha256:'.length))
   }
 

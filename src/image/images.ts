@@ -1,6 +1,8 @@
 /** From a reference to layers that can be mounted: what is read and checked, what is unpacked, in which order. */
 import { closeSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { CaissonError } from '../errors.ts'
+import { tryLockDirectory } from '../state/lock.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
@@ -8,7 +10,7 @@ import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
-import { parsePlatform } from './manifest.ts'
+import { mostManifestBytes, parseManifest, parsePlatform } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
@@ -99,7 +101,7 @@ export class Images {
     const { signal, pull = 'missing' } = options
     signal.throwIfAborted()
     const reference = this.#place(name)
-    if (!isLayout(name) && (pull === 'always' || this.content.entry(reference.tag ?? '') === undefined)) {
+    if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? ''))) {
       if (pull === 'never') {
         throw new CaissonError(
           'ERR_IMAGE_NOT_FOUND',
@@ -134,6 +136,24 @@ export class Images {
     return this.#image(facts)
   }
 
+  /** Whether an image is in the content store, with its layers or their blobs. */
+  #isHere(name: string): boolean {
+    const entry = this.content.entry(name)
+    if (entry === undefined) return false
+    const facts = this.store.image(entry.digest)
+    if (facts !== undefined && this.store.has(facts)) return true
+    const what = `manifest ${entry.digest}`
+    const document = parseManifest(
+      this.content.layout.blob(entry, mostManifestBytes, what),
+      what,
+      entry.mediaType,
+    )
+    return (
+      document.kind === 'manifest' &&
+      document.layers.every(({ digest, size }) => this.content.has(digest, size))
+    )
+  }
+
   /** Pulls an image, together with whoever wants the same one now. */
   async pull(name: string, { signal, platform, report }: ImageOptions): Promise<Facts> {
     const reference = parseName(name)
@@ -146,6 +166,16 @@ export class Images {
       return pull(context, reference, { signal: ended, platform: wanted, report: tell })
     }
     return this.#join(key, start, signal, report)
+  }
+
+  /** Whether a container runs of one of these. */
+  isUsed(entries: readonly { digest: string }[]): boolean {
+    return entries.some(({ digest }) => {
+      const [top] = this.store.image(digest)?.chains ?? []
+      const lock = top === undefined ? null : tryLockDirectory(dirname(this.store.tree(top)))
+      if (lock !== undefined && lock !== null) lock.release()
+      return lock === undefined
+    })
   }
 
   #keep(reference: LayoutReference, identity: Identity, facts: Facts): Image {

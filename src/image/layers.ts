@@ -164,16 +164,13 @@ class Layers {
       keep: source.keep,
       ...(gate !== undefined && { gate }),
     }
-    let failure: unknown
     try {
       await unpackLayer(request, this.#over.signal, source.wanted)
-    } catch (error) {
-      failure = error
+    } finally {
+      if (gate !== undefined) native().addon.closeDescriptor(gate)
+      // Why bytes did not come says more than that they did not: it is thrown instead.
+      await source.close()
     }
-    if (gate !== undefined) native().addon.closeDescriptor(gate)
-    // Why bytes did not come says more than that they did not.
-    await source.close()
-    if (failure !== undefined) throw failure
     if (store.layer(chain) === undefined)
       throw new CaissonError('ERR_INTERNAL', `layer ${chain} was unpacked and is not there`)
     this.#gates.done(at)

@@ -90,8 +90,8 @@ export function parseName(reference: string): RegistryReference {
   const tag = colon === -1 ? undefined : named.slice(colon + 1)
   const name = colon === -1 ? named : named.slice(0, colon)
   if (/^[a-f0-9]{64}$/.test(reference)) throw refuse(reference, 'is an id, no name')
-  let { domain, path } = split(name)
-  if (domain === hub && !path.includes('/')) path = library + path
+  const { domain, path: given } = split(name)
+  const path = domain === hub && !given.includes('/') ? library + given : given
   if (path !== path.toLowerCase()) throw refuse(reference, 'must be lower case')
   if (!domains.test(domain) || !path.split('/').every((part) => component.test(part)))
     throw refuse(reference, 'is no valid name of an image: [HOST[:PORT]/]PATH[:TAG][@DIGEST]')

@@ -128,6 +128,15 @@ export class ImageStore {
     }
   }
 
+  /** All layers that are there. */
+  layers(): (Layer & { chain: string })[] {
+    const directory = join(this.#root, 'layers')
+    return (existsSync(directory) ? readdirSync(directory) : []).flatMap((chain) => {
+      const layer = this.layer(chain)
+      return layer === undefined ? [] : [{ chain, ...layer }]
+    })
+  }
+
   /** Whether all layers of an image are there. */
   has({ chains }: Facts): boolean {
     return chains.every((chain) => statSync(this.tree(chain), { throwIfNoEntry: false }) !== undefined)

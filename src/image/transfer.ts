@@ -48,13 +48,13 @@ class Transfer {
 
   async run(): Promise<void> {
     let cuts = 0
-    while (this.#at < this.#layer.size && !this.#writer.destroyed) {
+    while (this.#at < this.#layer.size && !this.#isLeft()) {
       const before = this.#at
       try {
         await this.#once()
       } catch (error) {
         // Nobody reads any more: why, its reader says.
-        if (this.#writer.destroyed) return
+        if (this.#isLeft()) return
         if (this.#signal.aborted || error instanceof CaissonError) throw error
         cuts = this.#at > before ? 1 : cuts + 1
         if (cuts >= patience) throw cut(this.#layer, error)
@@ -62,6 +62,10 @@ class Transfer {
       }
     }
     this.#writer.end()
+  }
+
+  #isLeft(): boolean {
+    return this.#writer.destroyed
   }
 
   async #once(): Promise<void> {

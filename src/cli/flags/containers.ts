@@ -3,12 +3,12 @@ import { count } from './parse.ts'
 import { isTrue, WordError } from './words.ts'
 import type { Flag } from './words.ts'
 
-interface Common {
+export interface Common {
   root?: string
   help: boolean
 }
 
-function common<Draft extends Common>(): Flag<Draft>[] {
+export function common<Draft extends Common>(): Flag<Draft>[] {
   return [
     { long: 'help', help: 'Print usage', apply: (draft, value) => void (draft.help = isTrue(value)) },
     {
@@ -20,7 +20,7 @@ function common<Draft extends Common>(): Flag<Draft>[] {
   ]
 }
 
-function template<Draft extends { format?: string }>(help: string): Flag<Draft> {
+export function template<Draft extends { format?: string }>(help: string): Flag<Draft> {
   return {
     long: 'format',
     value: 'string',

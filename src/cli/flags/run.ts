@@ -14,11 +14,12 @@ export interface RunDraft {
   rootfs?: string
   cidfile?: string
   interactive: boolean
+  quiet: boolean
   help: boolean
 }
 
 export function runDraft(): RunDraft {
-  return { options: {}, files: [], env: [], interactive: false, help: false }
+  return { options: {}, files: [], env: [], interactive: false, quiet: false, help: false }
 }
 
 type Lists = 'capAdd' | 'capDrop' | 'groups' | 'devices' | 'mounts'
@@ -256,6 +257,28 @@ export const runFlags: readonly Flag<RunDraft>[] = [
   },
   { long: 'read-only', help: "Mount the container's root filesystem as read only", apply: on('readOnly') },
   {
+    long: 'platform',
+    value: 'string',
+    help: 'Run the image for this platform, OS/ARCH[/VARIANT]',
+    apply: ({ options }, value) => void (options.platform = value),
+  },
+  {
+    long: 'pull',
+    value: 'string',
+    help: "Pull the image before running: 'always', 'missing', 'never' (default 'missing')",
+    apply: ({ options }, value) => {
+      if (value !== 'always' && value !== 'missing' && value !== 'never')
+        throw new WordError('must be always, missing or never')
+      options.pull = value
+    },
+  },
+  {
+    long: 'quiet',
+    short: 'q',
+    help: 'Suppress the pull output',
+    apply: (draft, value) => void (draft.quiet = isTrue(value)),
+  },
+  {
     long: 'rm',
     help: 'Remove the container when it exits: so far every one is',
     apply: (_, value) => {
@@ -351,7 +374,7 @@ export const notYet: ReadonlySet<string> = new Set(
     'add-host annotation attach blkio-weight blkio-weight-device cgroup-parent cgroupns cpu-period cpu-quota cpuset-mems ' +
     'detach detach-keys device-cgroup-rule dns dns-option dns-search domainname expose gpus health-cmd health-interval ' +
     'health-retries health-start-period health-timeout ip ip6 ipc isolation kernel-memory label-file link log-driver ' +
-    'log-opt mac-address memory-swappiness network-alias no-healthcheck oom-kill-disable oom-score-adj pid platform ' +
-    'privileged publish publish-all pull quiet restart runtime sig-proxy storage-opt userns uts volume-driver volumes-from'
+    'log-opt mac-address memory-swappiness network-alias no-healthcheck oom-kill-disable oom-score-adj pid ' +
+    'privileged publish publish-all restart runtime sig-proxy storage-opt userns uts volume-driver volumes-from'
   ).split(' '),
 )

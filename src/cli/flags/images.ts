@@ -1,0 +1,150 @@
+/** The flags of commands that are about images. */
+import { common, template } from './containers.ts'
+import type { Common } from './containers.ts'
+import { isTrue, WordError } from './words.ts'
+import type { Flag } from './words.ts'
+
+function toggle<Draft>(
+  long: string,
+  help: string,
+  set: (draft: Draft, on: boolean) => void,
+  short?: string,
+): Flag<Draft> {
+  const apply = (draft: Draft, value: string): void => set(draft, isTrue(value))
+  return { long, ...(short !== undefined && { short }), help, apply }
+}
+
+export interface TransferDraft extends Common {
+  quiet: boolean
+  platform?: string
+}
+
+const transferFlags: readonly Flag<TransferDraft>[] = [
+  ...common<TransferDraft>(),
+  toggle('quiet', 'Suppress verbose output', (draft, on) => void (draft.quiet = on), 'q'),
+]
+
+export const pullFlags: readonly Flag<TransferDraft>[] = [
+  {
+    long: 'platform',
+    value: 'string',
+    help: 'Pull the image for this platform, OS/ARCH[/VARIANT]',
+    apply: (draft, value) => void (draft.platform = value),
+  },
+  ...transferFlags,
+]
+
+export const pushFlags: readonly Flag<TransferDraft>[] = transferFlags
+
+export interface ImagesDraft extends Common {
+  format?: string
+  filters: [string, string][]
+  digests: boolean
+  quiet: boolean
+  whole: boolean
+}
+
+const filters = ['dangling', 'label', 'reference', 'before', 'since']
+
+export const imagesFlags: readonly Flag<ImagesDraft>[] = [
+  { long: 'all', short: 'a', help: 'Show all images: none is hidden', apply: () => {} },
+  toggle('digests', 'Show digests', (draft, on) => void (draft.digests = on)),
+  {
+    long: 'filter',
+    short: 'f',
+    value: 'filter',
+    help: 'Filter output: dangling=BOOL, label=KEY[=VALUE], reference=PATTERN, before=IMAGE, since=IMAGE',
+    apply: (draft, value) => {
+      const [key = '', word] = value.split(/=(.*)/s, 2)
+      if (word === undefined) throw new WordError('bad format of filter (expected name=value)')
+      if (!filters.includes(key)) throw new WordError(`invalid filter '${key}'`)
+      if (key === 'dangling') isTrue(word)
+      draft.filters.push([key, word])
+    },
+  },
+  template<ImagesDraft>("'json', 'table TEMPLATE' or a template like '{{.Repository}}'"),
+  ...common<ImagesDraft>(),
+  toggle('no-trunc', "Don't truncate output", (draft, on) => void (draft.whole = on)),
+  toggle('quiet', 'Only show image IDs', (draft, on) => void (draft.quiet = on), 'q'),
+]
+
+export interface HistoryDraft extends Common {
+  format?: string
+  quiet: boolean
+  whole: boolean
+}
+
+export const historyFlags: readonly Flag<HistoryDraft>[] = [
+  template<HistoryDraft>("'json' or a template like '{{.CreatedBy}}'"),
+  ...common<HistoryDraft>(),
+  toggle('no-trunc', "Don't truncate output", (draft, on) => void (draft.whole = on)),
+  toggle('quiet', 'Only show image IDs', (draft, on) => void (draft.quiet = on), 'q'),
+]
+
+export interface RemoveDraft extends Common {
+  force: boolean
+}
+
+export const rmiFlags: readonly Flag<RemoveDraft>[] = [
+  ...common<RemoveDraft>(),
+  toggle('force', 'Force removal of the image', (draft, on) => void (draft.force = on), 'f'),
+  { long: 'no-prune', help: 'Accepted: an image has no untagged parents here', apply: () => {} },
+]
+
+export interface PruneDraft extends Common {
+  all: boolean
+  blobs: boolean
+  force: boolean
+}
+
+export const pruneFlags: readonly Flag<PruneDraft>[] = [
+  toggle(
+    'all',
+    'Remove all images that no container uses, not just dangling ones',
+    (draft, on) => void (draft.all = on),
+    'a',
+  ),
+  toggle(
+    'blobs',
+    'Also remove compressed blobs of unpacked layers: a push needs the image pulled again',
+    (draft, on) => void (draft.blobs = on),
+  ),
+  ...common<PruneDraft>(),
+  toggle('force', 'Do not prompt for confirmation', (draft, on) => void (draft.force = on), 'f'),
+]
+
+export interface FactsDraft extends Common {
+  format?: string
+}
+
+export const factsFlags: readonly Flag<FactsDraft>[] = [
+  { ...template<FactsDraft>("'json' or a template"), short: 'f' },
+  ...common<FactsDraft>(),
+]
+
+export interface LoginDraft extends Common {
+  username?: string
+  password?: string
+  fromStdin: boolean
+}
+
+export const loginFlags: readonly Flag<LoginDraft>[] = [
+  ...common<LoginDraft>(),
+  {
+    long: 'password',
+    short: 'p',
+    value: 'string',
+    help: 'Password; other users of this machine can read it: use --password-stdin',
+    apply: (draft, value) => void (draft.password = value),
+  },
+  toggle('password-stdin', 'Take the password from stdin', (draft, on) => void (draft.fromStdin = on)),
+  {
+    long: 'username',
+    short: 'u',
+    value: 'string',
+    help: 'Username',
+    apply: (draft, value) => void (draft.username = value),
+  },
+]
+
+export const logoutFlags: readonly Flag<Common>[] = common<Common>()

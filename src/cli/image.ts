@@ -1,0 +1,196 @@
+/** `caisson image`, `rmi`, `tag`, `history`: one image, and what becomes of it. */
+import { CaissonError, Engine } from '../index.ts'
+import { fail } from './fail.ts'
+import { factsFlags, historyFlags, pruneFlags, rmiFlags } from './flags/images.ts'
+import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
+import { common } from './flags/containers.ts'
+import { parseWords, WordError } from './flags/words.ts'
+import { helpText } from './help.ts'
+import { images } from './images.ts'
+import { format } from './output.ts'
+import { ago, bytes, shown } from './table.ts'
+import { pull, push } from './transfer.ts'
+
+function engineAt(root: string | undefined): Engine {
+  return new Engine(root === undefined ? {} : { root })
+}
+
+/** Removes images, each by itself; answers the exit code. */
+export async function rmi(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: RemoveDraft = { force: false, help: false }
+  const refs = parseWords(rmiFlags, words, draft)
+  if (draft.help) {
+    const usage = 'caisson rmi [OPTIONS] IMAGE [IMAGE...]'
+    process.stdout.write(helpText(usage, 'Remove one or more images.', rmiFlags))
+    return 0
+  }
+  if (refs.length === 0) throw new WordError("'caisson rmi' requires at least 1 argument")
+  const engine = engineAt(draft.root ?? root)
+  let code = 0
+  for (const ref of refs) {
+    try {
+      const { untagged, deleted } = await engine.images.remove(ref, { force: draft.force })
+      process.stdout.write(untagged.map((name) => `Untagged: ${name}\n`).join(''))
+      process.stdout.write(deleted.map((id) => `Deleted: ${id}\n`).join(''))
+    } catch (error) {
+      code = Math.min(fail(error, 'rmi '), 1)
+    }
+  }
+  return code
+}
+
+/** Gives an image one more name; answers the exit code. */
+export async function tag(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: FactsDraft = { help: false }
+  const flags = common<FactsDraft>()
+  const [source, target, more] = parseWords(flags, words, draft)
+  if (draft.help) {
+    const summary = 'Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE.'
+    process.stdout.write(helpText('caisson tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]', summary, flags))
+    return 0
+  }
+  if (source === undefined || target === undefined || more !== undefined)
+    throw new WordError("'caisson tag' requires exactly 2 arguments")
+  await engineAt(draft.root ?? root).images.tag(source, target)
+  return 0
+}
+
+const steps = {
+  ID: 'IMAGE',
+  CreatedSince: 'CREATED',
+  CreatedBy: 'CREATED BY',
+  Size: 'SIZE',
+  Comment: 'COMMENT',
+}
+
+/** Prints how an image was made, and answers the exit code. */
+export async function history(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: HistoryDraft = { quiet: false, whole: false, help: false }
+  const [reference, more] = parseWords(historyFlags, words, draft)
+  if (draft.help) {
+    const usage = 'caisson history [OPTIONS] IMAGE'
+    process.stdout.write(helpText(usage, 'Show the history of an image.', historyFlags))
+    return 0
+  }
+  if (reference === undefined || more !== undefined)
+    throw new WordError("'caisson history' requires exactly 1 argument")
+  const engine = engineAt(draft.root ?? root)
+  const { id } = await engine.images.get(reference)
+  const cut = (text: string): string => (draft.whole || text.length <= 45 ? text : `${text.slice(0, 44)}…`)
+  const rows = (await engine.images.history(reference)).map(({ created, createdBy, comment, size }, at) => ({
+    ID: at > 0 ? '<missing>' : draft.whole ? id : id.slice('sha256:'.length, 'sha256:'.length + 12),
+    CreatedSince: created === undefined ? 'N/A' : `${ago(Date.now() - Number(created))} ago`,
+    CreatedAt: created?.toISOString() ?? '',
+    CreatedBy: cut(createdBy.replaceAll(/\s+/g, ' ')),
+    Size: bytes(size),
+    Comment: comment,
+  }))
+  process.stdout.write(shown(rows, draft.quiet ? '{{.ID}}' : draft.format, steps))
+  return 0
+}
+
+/** What is known of an image, by docker's names. */
+export async function described(engine: Engine, reference: string): Promise<Record<string, unknown>> {
+  const info = await engine.images.get(reference)
+  const config = await engine.images.config(reference)
+  return {
+    Id: info.id,
+    RepoTags: info.names,
+    RepoDigests: info.repoDigests,
+    Created: info.created?.toISOString(),
+    Author: config.author ?? '',
+    Architecture: config.architecture,
+    Os: config.os,
+    ...(config.variant !== undefined && { Variant: config.variant }),
+    Size: info.size,
+    Config: config.config ?? {},
+    RootFS: { Type: 'layers', Layers: (config.rootfs as { diff_ids?: unknown } | undefined)?.diff_ids ?? [] },
+    Descriptor: { digest: info.digest },
+  }
+}
+
+async function inspect(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: FactsDraft = { help: false }
+  const refs = parseWords(factsFlags, words, draft)
+  if (draft.help) {
+    const usage = 'caisson image inspect [OPTIONS] IMAGE [IMAGE...]'
+    process.stdout.write(helpText(usage, 'Display detailed information on one or more images.', factsFlags))
+    return 0
+  }
+  if (refs.length === 0) throw new WordError("'caisson image inspect' requires at least 1 argument")
+  const engine = engineAt(draft.root ?? root)
+  const found: Record<string, unknown>[] = []
+  let code = 0
+  for (const ref of refs) {
+    try {
+      found.push(await described(engine, ref))
+    } catch (error) {
+      if (!(error instanceof CaissonError) || error.code !== 'ERR_IMAGE_NOT_FOUND') throw error
+      process.stderr.write(`Error: No such image: ${ref.replaceAll(/\p{Cc}/gu, ' ')}\n`)
+      code = 1
+    }
+  }
+  const form = draft.format
+  process.stdout.write(
+    form === undefined || form === 'json'
+      ? `${JSON.stringify(found, null, form === undefined ? 4 : 0)}\n`
+      : found.map((one) => format(one, form)).join(''),
+  )
+  return code
+}
+
+async function confirmed(question: string): Promise<boolean> {
+  const { createInterface } = await import('node:readline/promises')
+  const lines = createInterface({ input: process.stdin, output: process.stdout })
+  try {
+    return /^y(es)?$/i.test(
+      (await lines.question(`${question}\nAre you sure you want to continue? [y/N] `)).trim(),
+    )
+  } finally {
+    lines.close()
+  }
+}
+
+async function prune(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: PruneDraft = { all: false, blobs: false, force: false, help: false }
+  const [more] = parseWords(pruneFlags, words, draft)
+  if (draft.help) {
+    process.stdout.write(helpText('caisson image prune [OPTIONS]', 'Remove unused images.', pruneFlags))
+    return 0
+  }
+  if (more !== undefined) throw new WordError('"caisson image prune" accepts no arguments')
+  const what = draft.all ? 'all images that no running container uses' : 'all dangling images'
+  if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}.`))) return 0
+  const { untagged, deleted, reclaimed } = await engineAt(draft.root ?? root).images.prune(draft)
+  process.stdout.write(untagged.map((name) => `untagged: ${name}\n`).join(''))
+  process.stdout.write(deleted.map((id) => `deleted: ${id}\n`).join(''))
+  process.stdout.write(`Total reclaimed space: ${bytes(reclaimed)}\n`)
+  return 0
+}
+
+type Act = (words: readonly string[], root: string | undefined) => Promise<number>
+
+const acts: Readonly<Record<string, Act>> = {
+  history,
+  inspect,
+  list: images,
+  ls: images,
+  prune,
+  pull,
+  push,
+  remove: rmi,
+  rm: rmi,
+  tag,
+}
+
+/** `caisson image COMMAND`. */
+export async function image(words: readonly string[], root: string | undefined): Promise<number> {
+  const [name, ...rest] = words
+  if (name === undefined || name === '--help') {
+    process.stdout.write(`Usage:  caisson image COMMAND\n\nManage images: ${Object.keys(acts).join(', ')}\n`)
+    return 0
+  }
+  const act = Object.hasOwn(acts, name) ? acts[name] : undefined
+  if (act === undefined) throw new WordError(`unknown command: caisson image ${name}`)
+  return act(rest, root)
+}

@@ -1,0 +1,165 @@
+/**
+ * Garbage collection: what no name, no layout and no container needs is thrown away. It decides by what is there, under a
+ * lock that pulls share, and holds the topmost layer of what it takes, as containers do; what it takes is renamed at once
+ * and removed later, so that a crash leaves a whole image or none.
+ */
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { tryLockDirectory } from '../state/lock.ts'
+import type { Lock } from '../state/lock.ts'
+import type { Content } from './content.ts'
+import { mostManifestBytes, parseManifest } from './manifest.ts'
+import { identify } from './layout.ts'
+import type { Facts, ImageStore } from './store.ts'
+
+/** What was thrown away. */
+export interface Collected {
+  layers: number
+  blobs: number
+  /** Of layers as archives, and of blobs. */
+  bytes: number
+}
+
+/** What is collected. */
+export interface CollectOptions {
+  /** Also what only layouts elsewhere need, which can be had from there again. Default false. */
+  layouts?: boolean
+  /** Also the compressed blobs of layers that are unpacked: a push or a save needs the image pulled again. Default false. */
+  blobs?: boolean
+}
+
+/** Wanted while a pull was at work: done by whoever ends last. */
+const postponed = 'collect-wanted'
+
+class Collector {
+  readonly #root: string
+  readonly #content: Content
+  readonly #store: ImageStore
+  readonly #options: CollectOptions
+  readonly #chains = new Set<string>()
+  readonly #facts = new Set<string>()
+  readonly #blobs = new Set<string>()
+  readonly #locks: Lock[] = []
+  readonly #done: Collected = { layers: 0, blobs: 0, bytes: 0 }
+
+  constructor(root: string, content: Content, store: ImageStore, options: CollectOptions) {
+    this.#root = root
+    this.#content = content
+    this.#store = store
+    this.#options = options
+  }
+
+  run(): Collected {
+    try {
+      this.#markNamed()
+      this.#markLayouts()
+      this.#markRunning()
+      this.#sweepFacts()
+      this.#sweepLayers()
+      this.#sweepBlobs()
+      return this.#done
+    } finally {
+      for (const lock of this.#locks) lock.release()
+    }
+  }
+
+  #mark(facts: Facts | undefined): void {
+    if (facts === undefined) return
+    this.#facts.add(facts.digest)
+    for (const chain of facts.chains) this.#chains.add(chain)
+  }
+
+  #markNamed(): void {
+    for (const entry of this.#content.entries()) {
+      this.#mark(this.#store.image(entry.digest))
+      this.#blobs.add(entry.digest)
+      if (entry.served !== undefined) this.#blobs.add(entry.served)
+      const what = `manifest ${entry.digest}`
+      const bytes = this.#content.layout.blob(entry, mostManifestBytes, what)
+      const document = parseManifest(bytes, what, entry.mediaType)
+      if (document.kind !== 'manifest') continue
+      this.#blobs.add(document.config.digest)
+      const unpacked = this.#store.image(entry.digest)
+      if (this.#options.blobs === true && unpacked !== undefined && this.#store.has(unpacked)) continue
+      for (const { digest } of document.layers) this.#blobs.add(digest)
+    }
+  }
+
+  /** A layout that is gone or changed can no longer be meant; one of ours says nothing that the index does not. */
+  #markLayouts(): void {
+    for (const { path, record } of this.#store.layouts()) {
+      const same = identify(record.directory)?.identity === record.identity
+      const ours = record.directory === this.#content.directory
+      if (same && (ours || this.#options.layouts !== true)) {
+        if (!ours) this.#mark(record)
+      } else rmSync(path, { force: true })
+    }
+  }
+
+  /** An image of which a container runs stays. Of any other the topmost layer is held, so that none begins. */
+  #markRunning(): void {
+    for (const { digest } of this.#store.allFacts()) {
+      if (this.#facts.has(digest)) continue
+      const facts = this.#store.image(digest)
+      const [top] = facts?.chains ?? []
+      if (facts === undefined || top === undefined) continue
+      const lock = tryLockDirectory(join(this.#root, 'layers', top))
+      if (lock === undefined) this.#mark(facts)
+      else if (lock !== null) this.#locks.push(lock)
+    }
+  }
+
+  #sweepFacts(): void {
+    for (const { path, digest } of this.#store.allFacts())
+      if (!this.#facts.has(digest)) rmSync(path, { force: true })
+  }
+
+  #sweepLayers(): void {
+    const layers = join(this.#root, 'layers')
+    const trash = join(this.#root, 'trash')
+    for (const chain of existsSync(layers) ? readdirSync(layers) : []) {
+      if (chain === 'empty' || this.#chains.has(chain)) continue
+      this.#done.bytes += this.#store.layer(chain)?.bytes ?? 0
+      this.#done.layers += 1
+      mkdirSync(trash, { recursive: true, mode: 0o700 })
+      renameSync(join(layers, chain), join(trash, `${chain}-${process.pid}-${Date.now()}`))
+    }
+  }
+
+  #sweepBlobs(): void {
+    for (const { digest, size, path } of this.#content.blobs()) {
+      if (this.#blobs.has(digest)) continue
+      rmSync(path, { force: true })
+      this.#done.blobs += 1
+      this.#done.bytes += size
+    }
+  }
+}
+
+/**
+ * Collects; undefined while somebody pulls, who does it at the end. What was taken stands in `trash/`, for the shim to
+ * remove.
+ */
+export function collect(
+  root: string,
+  content: Content,
+  store: ImageStore,
+  options: CollectOptions = {},
+): Collected | undefined {
+  const lock = content.collect()
+  if (lock === undefined) {
+    content.note(postponed)
+    return undefined
+  }
+  try {
+    content.unnote(postponed)
+    return new Collector(root, content, store, options).run()
+  } finally {
+    lock.release()
+  }
+}
+
+/** Whether somebody wanted to collect while a pull was at work. */
+export function isPostponed(root: string): boolean {
+  return statSync(join(root, postponed), { throwIfNoEntry: false }) !== undefined
+}

@@ -1,0 +1,340 @@
+/** The images of an engine: what has which name, what it is, and how it goes. */
+import { CaissonError, refuse } from '../errors.ts'
+import { collect, isPostponed } from './collect.ts'
+import type { Collected, CollectOptions } from './collect.ts'
+import type { Content, Entry } from './content.ts'
+import { field, parse, text } from './document.ts'
+import type { Fields } from './document.ts'
+import type { Images, ImageOptions } from './images.ts'
+import { mostConfigBytes, mostManifestBytes, parseManifest, showPlatform } from './manifest.ts'
+import type { Manifest } from './manifest.ts'
+import type { PullProgress } from './pull.ts'
+import type { PushProgress } from './push.ts'
+import { familiar, fullName, parseName } from './reference.ts'
+import type { ImageStore } from './store.ts'
+
+/** An image that is here. */
+export interface ImageInfo {
+  /** The digest of its config, `sha256:…`: docker's id. */
+  id: string
+  /** The digest of its manifest. */
+  digest: string
+  /** What it is called, as people write it: `debian:12`. None: it is dangling. */
+  names: readonly string[]
+  /** What registries call it: `debian@sha256:…`. */
+  repoDigests: readonly string[]
+  /** When it was made, if it says so. */
+  created: Date | undefined
+  /** Bytes of its layers, inflated. */
+  size: number
+  /** `linux/amd64`. */
+  platform: string
+  labels: Readonly<Record<string, string>>
+}
+
+/** A step of an image's making. */
+export interface HistoryEntry {
+  created: Date | undefined
+  createdBy: string
+  comment: string
+  /** Bytes of its layer, inflated; 0 of a step that made none. */
+  size: number
+}
+
+/** What a removal did. */
+export interface Removed {
+  /** Names that were taken away. */
+  untagged: readonly string[]
+  /** Ids of images that are gone. */
+  deleted: readonly string[]
+}
+
+/** How an image is pulled or pushed. */
+export interface TransferOptions<Progress> {
+  /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
+  platform?: string
+  /** Aborting it ends the transfer; what came so far is kept. */
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
+}
+
+/** What the store holds, in bytes. */
+export interface StoreUsage {
+  images: number
+  /** Images of which a container runs are not counted here. */
+  layers: { count: number; bytes: number }
+  blobs: { count: number; bytes: number }
+  /** What a prune of everything without a name would free. */
+  reclaimable: number
+}
+
+/** One image and all names of it. */
+interface Known {
+  entries: Entry[]
+  manifest: Manifest
+  config: Fields
+}
+
+const never = new AbortController().signal
+
+function date(fields: Fields, name: string, what: string): Date | undefined {
+  const given = text(fields, name, 64, what)
+  const at = given === undefined ? Number.NaN : Date.parse(given)
+  return Number.isNaN(at) ? undefined : new Date(at)
+}
+
+/** `debian:12`, `debian@sha256:…`: a whole name as people write it. */
+export function shown(name: string): string {
+  const reference = parseName(name)
+  return familiar(reference) + (reference.digest === undefined ? `:${reference.tag}` : `@${reference.digest}`)
+}
+
+/** The images of one engine. */
+export class ImageCollection {
+  readonly #root: string
+  readonly #images: Images
+  readonly #sweep: () => Promise<void>
+
+  /** `sweep` has removed what was thrown away. */
+  constructor(root: string, images: Images, sweep: () => Promise<void>) {
+    this.#root = root
+    this.#images = images
+    this.#sweep = sweep
+  }
+
+  get #content(): Content {
+    return this.#images.content
+  }
+
+  get #store(): ImageStore {
+    return this.#images.store
+  }
+
+  /** All images, the newest first. */
+  async list(): Promise<ImageInfo[]> {
+    return this.#known()
+      .map((known) => this.#info(known))
+      .toSorted((one, other) => Number(other.created ?? 0) - Number(one.created ?? 0))
+  }
+
+  /**
+   * An image by its name, its id, or the beginning of that.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND; ERR_INVALID_OPTION where a beginning means several.
+   */
+  async get(reference: string): Promise<ImageInfo> {
+    return this.#info(this.#find(reference))
+  }
+
+  /** An image's config, as its maker wrote it. */
+  async config(reference: string): Promise<Readonly<Record<string, unknown>>> {
+    return this.#find(reference).config
+  }
+
+  /** How it was made, the last step first. */
+  async history(reference: string): Promise<HistoryEntry[]> {
+    const { manifest, config, entries } = this.#find(reference)
+    const sizes = this.#sizes(entries, manifest)
+    const steps = field(config, 'history')
+    const known = Array.isArray(steps) ? (steps as Fields[]).slice(0, 4096) : []
+    let layer = 0
+    const made = known.map((step): HistoryEntry => {
+      const none = field(step, 'empty_layer') === true
+      const size = none ? 0 : (sizes[layer] ?? 0)
+      if (!none) layer += 1
+      return {
+        created: date(step, 'created', 'history'),
+        createdBy: text(step, 'created_by', 1 << 20, 'history') ?? '',
+        comment: text(step, 'comment', 1 << 20, 'history') ?? '',
+        size,
+      }
+    })
+    const rest = sizes.slice(layer).map((size) => ({ created: undefined, createdBy: '', comment: '', size }))
+    return [...made, ...rest].toReversed()
+  }
+
+  /** Gives an image one more name; what had it loses it. */
+  async tag(source: string, target: string): Promise<void> {
+    const [entry] = this.#find(source).entries
+    const name = parseName(target)
+    if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
+    if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
+  }
+
+  /** Pulls an image from a registry; what is here and unchanged is not pulled again. */
+  async pull(reference: string, options: TransferOptions<PullProgress> = {}): Promise<ImageInfo> {
+    const { signal = never, platform, onProgress: report } = options
+    const wanted: ImageOptions = { signal, platform, report }
+    const facts = await this.#images.pull(reference, wanted)
+    if (isPostponed(this.#root)) await this.#collect({})
+    return this.get(facts.id)
+  }
+
+  /** Pushes an image to the registry that its name says. What is there already is not sent. */
+  async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
+    const { push } = await import('./push.ts')
+    const name = parseName(reference)
+    const { signal = never, onProgress } = options
+    return push(this.#content, name, { signal, report: onProgress })
+  }
+
+  /**
+   * Takes a name away, and with the last one the image; or by its id the image with all its names, if that is one or
+   * `force` is given.
+   * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
+   */
+  async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
+    const known = this.#find(reference)
+    const names = known.entries.flatMap(({ name }) => (name === undefined ? [] : [name]))
+    const id = known.manifest.config.digest
+    const byName = this.#named(reference)
+    const taken = byName === undefined ? names : [byName]
+    const short = id.slice('sha256:'.length, 'sha256:'.length + 12)
+    if (byName === undefined && new Set(names).size > 1 && !force) {
+      const message = `unable to delete ${short} (must be forced): the image has several names: ${names.map(shown).join(', ')}`
+      throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
+    }
+    const last = names.every((name) => taken.includes(name))
+    if (last && !force && this.#images.isUsed(known.entries)) {
+      const message = `unable to remove ${reference} (must force): a running container is using its image ${short}`
+      throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
+    }
+    const digests = new Set(known.entries.map(({ digest }) => digest))
+    await this.#content.change((entries) =>
+      entries.filter(
+        ({ name, digest }) => !digests.has(digest) || (name === undefined ? !last : !taken.includes(name)),
+      ),
+    )
+    if (last) await this.#collect({})
+    return { untagged: taken.map(shown), deleted: last ? [id] : [] }
+  }
+
+  /**
+   * Removes images without a name, or with `all` every image of which no container runs; with `blobs` also the compressed
+   * blobs of what is unpacked.
+   */
+  async prune(options: { all?: boolean; blobs?: boolean } = {}): Promise<Removed & { reclaimed: number }> {
+    const { all = false, blobs = false } = options
+    const gone = this.#known().filter(
+      ({ entries }) =>
+        (all || entries.every(({ name }) => name === undefined)) && !this.#images.isUsed(entries),
+    )
+    const digests = new Set(gone.flatMap(({ entries }) => entries.map(({ digest }) => digest)))
+    if (digests.size > 0)
+      await this.#content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
+    const collected = await this.#collect({ blobs, layouts: all })
+    return {
+      untagged: gone.flatMap(({ entries }) =>
+        entries.flatMap(({ name }) => (name === undefined ? [] : [shown(name)])),
+      ),
+      deleted: gone.map(({ manifest }) => manifest.config.digest),
+      reclaimed: collected.bytes,
+    }
+  }
+
+  /** What the store holds. */
+  async usage(): Promise<StoreUsage> {
+    const known = this.#known()
+    const layers = this.#store.layers()
+    const named = new Set(
+      known
+        .filter(({ entries }) => entries.some(({ name }) => name !== undefined))
+        .flatMap(({ entries }) => entries.flatMap(({ digest }) => this.#store.image(digest)?.chains ?? [])),
+    )
+    const blobs = this.#content.blobs()
+    const sum = (sizes: readonly number[]): number => sizes.reduce((all, one) => all + one, 0)
+    return {
+      images: known.length,
+      layers: { count: layers.length, bytes: sum(layers.map(({ bytes }) => bytes)) },
+      blobs: { count: blobs.length, bytes: sum(blobs.map(({ size }) => size)) },
+      reclaimable: sum(layers.filter(({ chain }) => !named.has(chain)).map(({ bytes }) => bytes)),
+    }
+  }
+
+  async #collect(options: CollectOptions): Promise<Collected> {
+    const collected = collect(this.#root, this.#content, this.#store, options)
+    if (collected !== undefined && collected.layers > 0) await this.#sweep()
+    return collected ?? { layers: 0, blobs: 0, bytes: 0 }
+  }
+
+  /** What is here, by config: an image is one thing whatever its names. */
+  #known(): Known[] {
+    const byManifest = new Map<string, Entry[]>()
+    for (const entry of this.#content.entries())
+      byManifest.set(entry.digest, [...(byManifest.get(entry.digest) ?? []), entry])
+    return [...byManifest.values()].flatMap((entries) => {
+      const [first] = entries
+      return first === undefined ? [] : [this.#read(first, entries)]
+    })
+  }
+
+  #read(entry: Entry, entries: Entry[]): Known {
+    const what = `manifest ${entry.digest}`
+    const { layout } = this.#content
+    const document = parseManifest(layout.blob(entry, mostManifestBytes, what), what, entry.mediaType)
+    if (document.kind !== 'manifest') throw new CaissonError('ERR_INVALID_IMAGE', `${what}: is an index`)
+    const about = `config ${document.config.digest}`
+    const config = parse(layout.blob(document.config, mostConfigBytes, about), about)
+    return { entries, manifest: document, config }
+  }
+
+  /** The whole name, if that is what is meant and there is such an image. */
+  #named(reference: string): string | undefined {
+    if (/^sha256:[a-f0-9]{64}$/.test(reference)) return undefined
+    try {
+      const name = fullName(parseName(reference))
+      return this.#content.entry(name) === undefined ? undefined : name
+    } catch (error) {
+      if (error instanceof CaissonError) return undefined
+      throw error
+    }
+  }
+
+  #find(reference: string): Known {
+    if (reference === '') throw refuse('image', 'is empty')
+    const name = this.#named(reference)
+    const known = this.#known()
+    if (name !== undefined) {
+      const found = known.find(({ entries }) => entries.some((entry) => entry.name === name))
+      if (found !== undefined) return found
+    }
+    const hex = reference.replace(/^sha256:/, '')
+    const found = /^[a-f0-9]{1,64}$/.test(hex)
+      ? known.filter(({ manifest, entries }) =>
+          [manifest.config.digest, entries[0]?.digest ?? ''].some((digest) =>
+            digest.slice('sha256:'.length).startsWith(hex),
+          ),
+        )
+      : []
+    const [only] = found
+    if (only !== undefined && found.length === 1) return only
+    if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)
+    throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
+  }
+
+  #sizes(entries: readonly Entry[], manifest: Manifest): number[] {
+    const chains = this.#store.image(entries[0]?.digest ?? '')?.chains ?? []
+    const sizes = chains.map((chain) => this.#store.layer(chain)?.bytes ?? 0).toReversed()
+    // Those that are hidden by another are not there.
+    return [...Array.from({ length: Math.max(0, manifest.layers.length - sizes.length) }, () => 0), ...sizes]
+  }
+
+  #info({ entries, manifest, config }: Known): ImageInfo {
+    const what = `config ${manifest.config.digest}`
+    const [entry] = entries
+    const run = field(config, 'config') as Fields | null | undefined
+    const labels = run === undefined || run === null ? undefined : field(run, 'Labels')
+    const served = entries.flatMap(({ name, served: digest }) =>
+      name === undefined || digest === undefined ? [] : [`${familiar(parseName(name))}@${digest}`],
+    )
+    return {
+      id: manifest.config.digest,
+      digest: entry?.digest ?? '',
+      names: entries.flatMap(({ name }) => (name === undefined || name.includes('@') ? [] : [shown(name)])),
+      repoDigests: [...new Set(served)],
+      created: date(config, 'created', what),
+      size: this.#sizes(entries, manifest).reduce((sum, one) => sum + one, 0),
+      platform: entry?.platform === undefined ? '' : showPlatform(entry.platform),
+      labels: { ...(labels as Record<string, string> | undefined) },
+    }
+  }
+}
