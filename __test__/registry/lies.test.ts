@@ -166,6 +166,8 @@ test('error bodies are read to 64 KiB, and make no terminal do anything', async 
     )
     t.is(error.code, 'ERR_REGISTRY')
     t.true(error.message.length < 8 * 1024)
+    for (let waited = 0; waited < 200 && registry.sockets.size > 0; waited += 1)
+      await new Promise((resolve) => setTimeout(resolve, 10))
     // What is on its way in the kernel's buffers counts.
     t.true(registry.sent < 32 << 20, String(registry.sent))
     t.false(/[\p{Cc}\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/u.test(error.message), error.message)

@@ -85,12 +85,12 @@ test('a proxy that is not there, or refuses, is said without its password', asyn
 
 test('a registry that knows the proxy’s password is not repeated', async (t) => {
   const registry = await serve(t, {
-    fault: (_, response) => refuse(response, 400, 'X', 'proxy says pw@1234 pw%401234'),
+    fault: (_, response) => refuse(response, 400, 'X', 'proxy says pw@1234 %70w%401234'),
   })
   const through = await proxy(t, { 'plain.test': registry.host })
   const home = scratch(t)
   const registries = { 'plain.test': { insecure: true } }
-  const url = through.url.replace('//', '//user:pw%401234@')
+  const url = through.url.replace('//', '//user:%70w%401234@')
   const more = {
     CAISSON_REGISTRIES: configure(home, 'r.json', { registries }),
     https_proxy: url,

@@ -78,7 +78,8 @@ const mostDiscarded = 64 << 10
 
 /** Lets go of an answer whose body nobody wants: the connection is used again if little is to come, else ended. */
 export function discard(response: IncomingMessage): void {
-  const length = Number(response.headers['content-length'] ?? Infinity)
+  // 204 has no body, and says no length.
+  const length = response.statusCode === 204 ? 0 : Number(response.headers['content-length'] ?? Infinity)
   if (length > mostDiscarded) {
     response.destroy()
     return

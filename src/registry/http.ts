@@ -224,6 +224,10 @@ export class Client {
       answered = response
       // What is not listened to is thrown at the program.
       response.on('error', () => undefined)
+      // Who answers before all was sent gets no more, and the connection is of no use.
+      response.once('end', () => {
+        if (!sent.writableEnded) sent.destroy()
+      })
       resolve(response)
     })
     // Connections of other protocols are nobody's.

@@ -1,5 +1,6 @@
 /** How a connection to a registry is secured. */
-import { createSecureContext, getCACertificates, rootCertificates } from 'node:tls'
+// As a whole: a name that Node 22.14 does not have could not be imported there.
+import tls from 'node:tls'
 import type { SecureContext } from 'node:tls'
 
 /** PEM texts, and whether the other side must prove who it is. */
@@ -38,10 +39,10 @@ export function isCertificate(code: string | undefined): boolean {
  */
 export function context({ ca, client }: Tls, system: boolean): SecureContext {
   const own = client === undefined ? {} : { cert: client.cert, key: client.key }
-  if (ca.length === 0 && !system) return createSecureContext(own)
+  if (ca.length === 0 && !system) return tls.createSecureContext(own)
   // Node 22.15; before it there is Node's list only.
-  const known = getCACertificates as typeof getCACertificates | undefined
+  const known = tls.getCACertificates as typeof tls.getCACertificates | undefined
   const lists =
-    known === undefined ? rootCertificates : [...known('default'), ...(system ? known('system') : [])]
-  return createSecureContext({ ...own, ca: [...new Set([...lists, ...ca])] })
+    known === undefined ? tls.rootCertificates : [...known('default'), ...(system ? known('system') : [])]
+  return tls.createSecureContext({ ...own, ca: [...new Set([...lists, ...ca])] })
 }
