@@ -1,5 +1,7 @@
 /** The client against Debian's docker-registry: what is pushed is pulled again, with each way to be let in. */
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { promisify } from 'node:util'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import type { Registry } from '../../src/registry/registry.ts'
@@ -129,7 +131,7 @@ test('htpasswd: by config.json, and not without or with a wrong password', async
   t.false(told(refused).includes('hunter2'))
 })
 
-test('TLS: by an authority in registries.json, by docker’s certs.d, by insecure; not by trust', async (t) => {
+test('TLS: by an authority in registries.json, by insecure; not by trust', async (t) => {
   const home = scratch(t)
   const authority = certificate(home, 'authority')
   const { host } = await debian(t, { tls: certificate(home, 'server', authority) })
@@ -150,6 +152,22 @@ test('TLS: by an authority in registries.json, by docker’s certs.d, by insecur
   t.is((await lax.manifest('some/image', '1')).mediaType, manifestType)
 })
 
+test('TLS: by this machine’s authorities, which Node does not know', async (t) => {
+  const home = scratch(t)
+  const authority = certificate(home, 'authority')
+  const { host } = await debian(t, { tls: certificate(home, 'server', authority) })
+  const registries = { [host]: { insecure: false } }
+  const env = { ...environment(home), CAISSON_REGISTRIES: configure(home, 'r.json', { registries }) }
+  const source = new URL('../../src/registry/registry.ts', import.meta.url).href
+  const script = `import { Registry } from ${JSON.stringify(source)}
+    await new Registry(${JSON.stringify(host)}).ping(); console.log('trusted')`
+  const words = ['--no-warnings', '--input-type=module', '-e', script]
+  // Where OpenSSL looks for the machine's.
+  const options = { timeout: 20_000, env: { ...env, SSL_CERT_FILE: authority.certPath } }
+  t.is((await promisify(execFile)(process.execPath, words, options)).stdout, 'trusted\n')
+  await t.throwsAsync(promisify(execFile)(process.execPath, words, { timeout: 20_000, env }))
+})
+
 test('TLS: with a client certificate, and not without', async (t) => {
   const home = scratch(t)
   const authority = certificate(home, 'authority')
@@ -166,6 +184,8 @@ test('TLS: with a client certificate, and not without', async (t) => {
   const registry = client(t, host, { env: env({ cert: 'me.crt', key: 'me.key' }) })
   await pulled(t, registry, 'some/image', '1', await pushed(registry, 'some/image', '1'))
   await t.throwsAsync(client(t, host, { env: env({}) }).ping(), { code: 'ERR_REGISTRY' })
+  const mixed = client(t, host, { env: env({ cert: 'me.crt', key: 'server.key' }) })
+  await t.throwsAsync(mixed.ping(), { code: 'ERR_INVALID_OPTION', message: /cannot be used/ })
 })
 
 test('tokens: with a password, with an identity token, for nobody; one token for several requests', async (t) => {

@@ -3,7 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
-import { blobOf, client, digestOf } from './scene.ts'
+import { unreachable } from '../../src/registry/failure.ts'
+import { Secrets } from '../../src/registry/said.ts'
+import { Unreachable } from '../../src/registry/unreachable.ts'
+import { blobOf, client, digestOf, told } from './scene.ts'
 import type { Failure } from './scene.ts'
 import { refuse, serve } from './server.ts'
 import type { Fault } from './server.ts'
@@ -163,8 +166,33 @@ test('error bodies are read to 64 KiB, and make no terminal do anything', async 
     )
     t.is(error.code, 'ERR_REGISTRY')
     t.true(error.message.length < 8 * 1024)
+    for (let waited = 0; waited < 200 && registry.sockets.size > 0; waited += 1)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    // What is on its way in the kernel's buffers counts.
+    t.true(registry.sent < 32 << 20, String(registry.sent))
     t.false(/[\p{Cc}\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/u.test(error.message), error.message)
   }
   const deep = await serve(t, { fault: sends(`{"errors":${'['.repeat(60_000)}`, {}, 400) })
   await t.throwsAsync(client(t, deep.host).manifest('some/image', '1'), { code: 'ERR_REGISTRY' })
+})
+
+test('an answer that nobody reads is not read for ever', async (t) => {
+  const registry = await serve(t, {
+    fault: ({ method }, response) => {
+      if (method !== 'POST') return false
+      return endlessly(201)({ method, url: '', headers: {}, body: Buffer.alloc(0) }, response)
+    },
+  })
+  t.true(await client(t, registry.host).mount('some/image', digestOf('x'), 'other/image'))
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.is(registry.sockets.size, 0)
+})
+
+test('what was not to be reached is said without secrets, underneath too', (t) => {
+  const secrets = new Secrets()
+  secrets.add('pw1234')
+  const error = new Unreachable('via http://u:pw1234@proxy', 'X', new Error('pw1234'))
+  const about = { host: 'a.test', subject: 'a.test/x', action: 'pull' } as const
+  t.regex(told(unreachable(error, about, secrets)), /via http:\/\/u:\*\*\*@proxy/)
+  t.false(told(unreachable(error, about, secrets)).includes('pw1234'))
 })

@@ -4,7 +4,7 @@ import { knowsProxies, proxyOf } from '../../src/registry/proxy.ts'
 import { proxy } from './proxy.ts'
 import { certificate, client, configure, environment, scratch, told } from './scene.ts'
 import type { Failure } from './scene.ts'
-import { serve } from './server.ts'
+import { refuse, serve } from './server.ts'
 
 test('which requests go through one', (t) => {
   const env = {
@@ -81,4 +81,22 @@ test('a proxy that is not there, or refuses, is said without its password', asyn
     t.false(/pw(@|%40)1234/.test(told(error)), told(error))
   }
   t.is(refusing.seen.length, 1)
+})
+
+test('a registry that knows the proxy’s password is not repeated', async (t) => {
+  const registry = await serve(t, {
+    fault: (_, response) => refuse(response, 400, 'X', 'proxy says pw@1234 %70w%401234'),
+  })
+  const through = await proxy(t, { 'plain.test': registry.host })
+  const home = scratch(t)
+  const registries = { 'plain.test': { insecure: true } }
+  const url = through.url.replace('//', '//user:%70w%401234@')
+  const more = {
+    CAISSON_REGISTRIES: configure(home, 'r.json', { registries }),
+    https_proxy: url,
+    http_proxy: url,
+  }
+  const one = client(t, 'plain.test', { env: environment(home, more) })
+  const error = await t.throwsAsync<Failure>(one.manifest('some/image', '1'))
+  t.regex(error.message, /proxy says \*\*\* \*\*\*/)
 })

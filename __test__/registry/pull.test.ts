@@ -105,6 +105,14 @@ test('mirrors come first, and the registry behind them; what failed is said', as
   const blob = registry.blob('content')
   good.blobs.set(blob.digest, Buffer.from('c0ntent'))
   t.deepEqual(await one.blob('some/image', blob), blob.bytes)
+  // One that cannot be reached is left alone for a while.
+  bad.fault = (_, response) => !!response.destroy()
+  bad.seen.length = 0
+  await one.manifest('some/image', '1')
+  const tried = bad.seen.length
+  t.true(tried > 0)
+  await one.manifest('some/image', '1')
+  t.is(bad.seen.length, tried)
   // What is pushed goes to the registry alone.
   bad.seen.length = 0
   await one.putManifest('some/image', '4', Buffer.from('{}'), 'a/b')

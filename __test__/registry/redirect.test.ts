@@ -71,11 +71,26 @@ test('from TLS to none: not followed', async (t) => {
   const sink = await serve(t)
   const blob = sink.blob('content')
   const tls = certificate(scratch(t), 'server')
-  const registry = await serve(t, { tls, fault: leading((url) => `${sink.origin}${url}`) })
+  const registry = await serve(t, {
+    tls,
+    fault: leading((url) => `${sink.origin}${url}?signature=presigned1234`),
+  })
   const error = await t.throwsAsync<Failure>(client(t, registry.host, { login }).blob('some/image', blob))
   t.is(error.code, 'ERR_REGISTRY')
   t.regex(error.message, /without TLS: not followed/)
+  t.false(told(error).includes('presigned1234'))
   t.is(sink.seen.length, 0)
+})
+
+test('a registry that must have TLS is not asked without', async (t) => {
+  const registry = await serve(t)
+  const home = scratch(t)
+  const registries = { [registry.host]: { insecure: false } }
+  const env = environment(home, { CAISSON_REGISTRIES: configure(home, 'strict.json', { registries }) })
+  await t.throwsAsync(client(t, registry.host, { env, login }).manifest('some/image', '1'), {
+    code: 'ERR_REGISTRY',
+  })
+  t.is(registry.seen.length, 0)
 })
 
 test('places that are no place for a blob', async (t) => {

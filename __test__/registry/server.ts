@@ -34,6 +34,8 @@ export class FakeRegistry {
   fault: Fault | undefined
   host = ''
   origin = ''
+  /** Bytes that went out on connections that are closed now. */
+  sent = 0
   /** Whether it honours Range. */
   ranges = true
   readonly sockets: Set<Socket> = new Set()
@@ -187,7 +189,10 @@ export async function serve(t: ExecutionContext, options: ServeOptions = {}): Pr
     options.tls === undefined ? http.createServer(handler) : https.createServer(options.tls, handler)
   server.on('connection', (socket: Socket) => {
     registry.sockets.add(socket)
-    socket.on('close', () => registry.sockets.delete(socket))
+    socket.on('close', () => {
+      registry.sockets.delete(socket)
+      registry.sent += socket.bytesWritten
+    })
     socket.on('error', () => undefined)
   })
   server.on('tlsClientError', () => undefined)

@@ -5,7 +5,7 @@ import { parseChallenges } from './challenge.ts'
 import type { Login } from './login.ts'
 import { refusal, unreachable, words } from './failure.ts'
 import type { About, Passing } from './failure.ts'
-import { readBody } from './bodies.ts'
+import { discard, readBody } from './bodies.ts'
 import type { Client } from './http.ts'
 import type { Answer } from './request.ts'
 import { field, parseObject, word } from './json.ts'
@@ -222,7 +222,7 @@ export class Authorizer {
       signal,
     })
     if (![400, 401, 404, 405].includes(answer.status)) return answer
-    answer.response.destroy()
+    discard(answer.response)
     return undefined
   }
 

@@ -1,5 +1,5 @@
 /** Bodies on their way: sent as they are taken, read as far as they are wanted. */
-import type { ClientRequest } from 'node:http'
+import type { ClientRequest, IncomingMessage } from 'node:http'
 import { CaissonError } from '../errors.ts'
 import type { Answer, Request } from './request.ts'
 import { codeOf, Unreachable } from './unreachable.ts'
@@ -71,4 +71,20 @@ export async function readBody(
     clearTimeout(late)
     if (!response.readableEnded) response.destroy()
   }
+}
+
+/** The most bytes of a body that is read for nothing but to keep the connection. */
+const mostDiscarded = 64 << 10
+
+/** Lets go of an answer whose body nobody wants: the connection is used again if little is to come, else ended. */
+export function discard(response: IncomingMessage): void {
+  // 204 has no body, and says no length.
+  const length = response.statusCode === 204 ? 0 : Number(response.headers['content-length'] ?? Infinity)
+  if (length > mostDiscarded) {
+    response.destroy()
+    return
+  }
+  // It may come as slowly as it likes, and the program may end before.
+  response.socket.unref()
+  response.resume()
 }

@@ -3,7 +3,7 @@ import http from 'node:http'
 import https from 'node:https'
 import type { IncomingMessage } from 'node:http'
 import { CaissonError } from '../errors.ts'
-import { feed } from './bodies.ts'
+import { discard, feed } from './bodies.ts'
 import { guardedLookup, mayLead, nearness, NearError } from './addresses.ts'
 import type { Nearness } from './addresses.ts'
 import type { Limits } from './limits.ts'
@@ -95,7 +95,7 @@ export class Client {
       const status = response.statusCode ?? 0
       const { location } = response.headers
       if (!followed.has(status) || location === undefined) return { response, url, status }
-      response.destroy()
+      discard(response)
       const next = this.lead(url, location)
       if (request.method !== 'GET' && request.method !== 'HEAD') {
         throw this.#astray(url, `redirects an upload to ${place(next)}: name that registry instead`)
@@ -224,6 +224,10 @@ export class Client {
       answered = response
       // What is not listened to is thrown at the program.
       response.on('error', () => undefined)
+      // Who answers before all was sent gets no more, and the connection is of no use.
+      response.once('end', () => {
+        if (!sent.writableEnded) sent.destroy()
+      })
       resolve(response)
     })
     // Connections of other protocols are nobody's.

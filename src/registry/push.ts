@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream'
 import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
+import { discard } from './bodies.ts'
 import { Passing } from './failure.ts'
 import type { About } from './failure.ts'
 import type { Upstream } from './lists.ts'
@@ -89,7 +90,7 @@ export class Push {
           signal,
         }),
       )
-      answer.response.resume()
+      discard(answer.response)
       if (answer.status === 202 && this.#sessions.size < mostSessions) {
         this.#sessions.set(`${name}@${digest}`, this.#location(answer, about))
       }
@@ -127,7 +128,7 @@ export class Push {
       wanted: [202],
       signal,
     })
-    answer.response.resume()
+    discard(answer.response)
     const least = answer.response.headers['oci-chunk-min-length']
     return {
       location: this.#location(answer, about),
@@ -145,7 +146,7 @@ export class Push {
     }
     try {
       const { response } = await this.#ask(name, about, ask)
-      response.resume()
+      discard(response)
     } catch {
       // It forgets it by itself in time.
     }
@@ -219,7 +220,7 @@ export class Push {
       signal: options.signal,
       idle: this.#upstream.limits.commit,
     })
-    response.resume()
+    discard(response)
     // The session is gone; the blob is not there. Another session may do.
     if (status === 404)
       throw new Passing(this.#failed(about, `${about.host} does not know the upload any more`))
@@ -256,7 +257,7 @@ export class Push {
         wanted: [202, 416],
         signal: options.signal,
       })
-      answer.response.resume()
+      discard(answer.response)
       if (answer.status === 416)
         throw new Passing(this.#failed(about, `${about.host} does not take the next chunk`))
       work.location = this.#location(answer, about)
@@ -272,7 +273,7 @@ export class Push {
       wanted: [204, 200],
       signal: options.signal,
     })
-    answer.response.resume()
+    discard(answer.response)
     if (answer.response.headers.location !== undefined) work.location = this.#location(answer, about)
     const last = Number(/^(?:bytes=)?0-(\d{1,15})$/.exec(answer.response.headers.range ?? '')?.[1] ?? 0)
     // Nothing and one byte look alike, `0-0`: distribution means nothing.
@@ -323,7 +324,7 @@ export class Push {
         idle: limits.commit,
       }),
     )
-    response.resume()
+    discard(response)
     const kept = response.headers['docker-content-digest']
     if (typeof kept === 'string' && kept.startsWith('sha256:') && kept !== digest) {
       throw new CaissonError('ERR_DIGEST', `${subject}: ${host} kept something else under it`, details)

@@ -7,7 +7,7 @@ import type { About } from './failure.ts'
 import { find } from './credentials.ts'
 import type { Found } from './credentials.ts'
 import { endpoints } from './hosts.ts'
-import { readBody } from './bodies.ts'
+import { discard, readBody } from './bodies.ts'
 import type { Answer } from './request.ts'
 import { defaultLimits } from './limits.ts'
 import type { Limits } from './limits.ts'
@@ -25,6 +25,7 @@ import { Secrets } from './said.ts'
 import { Shared as Work } from './shared.ts'
 import { Server } from './server.ts'
 import type { Ask, Shared } from './server.ts'
+import { Unreachable } from './unreachable.ts'
 
 /** How a registry is used. */
 export interface RegistryOptions {
@@ -58,6 +59,9 @@ const manifestTypes = [
   'application/vnd.docker.distribution.manifest.v2+json',
 ].join(', ')
 
+/** How long a mirror that cannot be reached is not tried again, in milliseconds. */
+const mirrorRest = 60_000
+
 /** One registry, and its mirrors. Loading is lazy: nothing is sent before the first call. */
 export class Registry {
   /** `HOST[:PORT]`, or `docker.io`. */
@@ -69,6 +73,8 @@ export class Registry {
   /** Its mirrors, and last itself. */
   readonly #servers: readonly Server[]
   readonly #push: Push
+  /** Mirrors that could not be reached: each blob would wait for them again. */
+  readonly #down = new Map<Server, { until: number; message: string }>()
 
   /** @throws CaissonError ERR_INVALID_OPTION for a malformed name, or what a file of configuration says wrong. */
   constructor(host: string, options: RegistryOptions = {}) {
@@ -143,6 +149,11 @@ export class Registry {
     const failed: string[] = []
     for (const server of this.#servers) {
       const { prefix, mirror, host } = server.endpoint
+      const down = this.#down.get(server)
+      if (down !== undefined && down.until > Date.now()) {
+        failed.push(down.message)
+        continue
+      }
       const place = `${prefix}${name}`
       const about = { ...ask.about, host, repository: place }
       const scopes = [`repository:${place}:pull`]
@@ -160,8 +171,12 @@ export class Registry {
       } catch (error) {
         signal?.throwIfAborted()
         if (!(error instanceof CaissonError)) throw error
-        if (mirror) failed.push(error.message)
-        else if (failed.length > 0) throw this.#withMirrors(error, failed)
+        if (mirror) {
+          failed.push(error.message)
+          if (error.cause instanceof Unreachable) {
+            this.#down.set(server, { until: Date.now() + mirrorRest, message: error.message })
+          }
+        } else if (failed.length > 0) throw this.#withMirrors(error, failed)
         else throw error
       }
     }
@@ -309,7 +324,7 @@ export class Registry {
     const { response } = await retrying(limits, signal, () =>
       server.ask({ method: 'GET', path: '', scopes: [], wanted: [200], about, signal }),
     )
-    response.resume()
+    discard(response)
   }
 
   /** Whether a repository has a blob already. */

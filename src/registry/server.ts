@@ -3,6 +3,7 @@ import type { OutgoingHttpHeaders } from 'node:http'
 import { CaissonError } from '../errors.ts'
 import { Authorizer } from './auth.ts'
 import type { Scope } from './auth.ts'
+import { discard } from './bodies.ts'
 import type { Found } from './credentials.ts'
 import { Passing, refusal, unreachable } from './failure.ts'
 import type { About } from './failure.ts'
@@ -141,8 +142,9 @@ export class Server {
       if (answer.status !== 401 || tries === 2 || !isSameOrigin(answer.url, this.#origin)) return answer
       const next = await this.#authorizer.answer(answer, scopes, shown, about, signal)
       if (next === undefined) return answer
-      answer.response.destroy()
-      if (ask.body !== undefined && !Buffer.isBuffer(ask.body)) {
+      if (ask.body === undefined || Buffer.isBuffer(ask.body)) discard(answer.response)
+      else {
+        answer.response.destroy()
         const message = `${about.subject}: ${about.host} wanted to be shown rights again while it was sent to`
         throw new Passing(
           new CaissonError('ERR_REGISTRY_AUTH', message, { stage: 'push', subject: about.subject }),

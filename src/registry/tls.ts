@@ -1,6 +1,8 @@
 /** How a connection to a registry is secured. */
-import { createSecureContext, getCACertificates, rootCertificates } from 'node:tls'
-import type { SecureContext } from 'node:tls'
+// As a whole: a name that Node 22.14 does not have could not be imported there.
+import tls from 'node:tls'
+import type { SecureContext, SecureContextOptions } from 'node:tls'
+import { CaissonError } from '../errors.ts'
 
 /** PEM texts, and whether the other side must prove who it is. */
 export interface Tls {
@@ -35,13 +37,24 @@ export function isCertificate(code: string | undefined): boolean {
 /**
  * The context of a connection. With `system`, this machine's authorities count too: Node has its own list, and reading the
  * machine's takes a tenth of a second, so it is done when Node's does not suffice.
+ * @throws CaissonError ERR_INVALID_OPTION for texts that are no certificates, or a key of another one.
  */
 export function context({ ca, client }: Tls, system: boolean): SecureContext {
   const own = client === undefined ? {} : { cert: client.cert, key: client.key }
-  if (ca.length === 0 && !system) return createSecureContext(own)
+  if (ca.length === 0 && !system) return made(own)
   // Node 22.15; before it there is Node's list only.
-  const known = getCACertificates as typeof getCACertificates | undefined
+  const known = tls.getCACertificates as typeof tls.getCACertificates | undefined
   const lists =
-    known === undefined ? rootCertificates : [...known('default'), ...(system ? known('system') : [])]
-  return createSecureContext({ ...own, ca: [...new Set([...lists, ...ca])] })
+    known === undefined ? tls.rootCertificates : [...known('default'), ...(system ? known('system') : [])]
+  return made({ ...own, ca: [...new Set([...lists, ...ca])] })
+}
+
+function made(options: SecureContextOptions): SecureContext {
+  try {
+    return tls.createSecureContext(options)
+  } catch (error) {
+    const why = error instanceof Error && 'code' in error ? `: ${String(error.code)}` : ''
+    const message = `registries: a certificate or key of its configuration cannot be used${why}`
+    throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'registries' })
+  }
 }
