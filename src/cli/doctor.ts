@@ -1,6 +1,6 @@
 /** `caisson doctor`: whether containers run here, and what would mend what they lack. */
 import { Engine } from '../index.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { format, formatFlag } from './output.ts'
 import type { FormatDraft } from './output.ts'
@@ -8,7 +8,7 @@ import type { FormatDraft } from './output.ts'
 /** Prints what was found, and answers 1 where no container runs. */
 export async function doctor(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: FormatDraft = { help: false }
-  const [more] = parseWords(formatFlag, words, draft)
+  const [more] = parseAnywhere(formatFlag, words, draft)
   if (draft.help) {
     process.stdout.write(
       helpText('caisson doctor [OPTIONS]', 'Show whether containers run here.', formatFlag),

@@ -4,7 +4,7 @@ import type { RunningContainer } from '../index.ts'
 import { fail } from './fail.ts'
 import { killFlags, stopFlags } from './flags/containers.ts'
 import type { EndDraft } from './flags/containers.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
 import { helpText } from './help.ts'
 
@@ -18,7 +18,7 @@ async function each(
   act: (container: RunningContainer, draft: EndDraft) => Promise<void> | void,
 ): Promise<number> {
   const draft: EndDraft = { help: false }
-  const refs = parseWords(flags, words, draft)
+  const refs = parseAnywhere(flags, words, draft)
   if (draft.help) {
     process.stdout.write(helpText(`caisson ${name} [OPTIONS] CONTAINER [CONTAINER...]`, summary, flags))
     return 0

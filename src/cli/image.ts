@@ -4,7 +4,7 @@ import { fail } from './fail.ts'
 import { factsFlags, historyFlags, pruneFlags, rmiFlags } from './flags/images.ts'
 import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
 import { common } from './flags/containers.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { images } from './images.ts'
 import { format } from './output.ts'
@@ -18,7 +18,7 @@ function engineAt(root: string | undefined): Engine {
 /** Removes images, each by itself; answers the exit code. */
 export async function rmi(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: RemoveDraft = { force: false, help: false }
-  const refs = parseWords(rmiFlags, words, draft)
+  const refs = parseAnywhere(rmiFlags, words, draft)
   if (draft.help) {
     const usage = 'caisson rmi [OPTIONS] IMAGE [IMAGE...]'
     process.stdout.write(helpText(usage, 'Remove one or more images.', rmiFlags))
@@ -43,7 +43,7 @@ export async function rmi(words: readonly string[], root: string | undefined): P
 export async function tag(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: FactsDraft = { help: false }
   const flags = common<FactsDraft>()
-  const [source, target, more] = parseWords(flags, words, draft)
+  const [source, target, more] = parseAnywhere(flags, words, draft)
   if (draft.help) {
     const summary = 'Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE.'
     process.stdout.write(helpText('caisson tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]', summary, flags))
@@ -66,7 +66,7 @@ const steps = {
 /** Prints how an image was made, and answers the exit code. */
 export async function history(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: HistoryDraft = { quiet: false, whole: false, help: false }
-  const [reference, more] = parseWords(historyFlags, words, draft)
+  const [reference, more] = parseAnywhere(historyFlags, words, draft)
   if (draft.help) {
     const usage = 'caisson history [OPTIONS] IMAGE'
     process.stdout.write(helpText(usage, 'Show the history of an image.', historyFlags))
@@ -111,7 +111,7 @@ export async function described(engine: Engine, reference: string): Promise<Reco
 
 async function inspect(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: FactsDraft = { help: false }
-  const refs = parseWords(factsFlags, words, draft)
+  const refs = parseAnywhere(factsFlags, words, draft)
   if (draft.help) {
     const usage = 'caisson image inspect [OPTIONS] IMAGE [IMAGE...]'
     process.stdout.write(helpText(usage, 'Display detailed information on one or more images.', factsFlags))
@@ -153,7 +153,7 @@ async function confirmed(question: string): Promise<boolean> {
 
 async function prune(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: PruneDraft = { all: false, blobs: false, force: false, help: false }
-  const [more] = parseWords(pruneFlags, words, draft)
+  const [more] = parseAnywhere(pruneFlags, words, draft)
   if (draft.help) {
     process.stdout.write(helpText('caisson image prune [OPTIONS]', 'Remove unused images.', pruneFlags))
     return 0

@@ -3,7 +3,7 @@ import { Engine } from '../index.ts'
 import type { ImageInfo } from '../index.ts'
 import { imagesFlags } from './flags/images.ts'
 import type { ImagesDraft } from './flags/images.ts'
-import { isTrue, parseWords, WordError } from './flags/words.ts'
+import { isTrue, parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { ago, bytes, shown } from './table.ts'
 
@@ -88,7 +88,7 @@ async function test(engine: Engine, [key, word]: [string, string]): Promise<(row
 /** Prints them, the newest first, and answers the exit code. */
 export async function images(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: ImagesDraft = { filters: [], digests: false, quiet: false, whole: false, help: false }
-  const [pattern, more] = parseWords(imagesFlags, words, draft)
+  const [pattern, more] = parseAnywhere(imagesFlags, words, draft)
   if (draft.help) {
     process.stdout.write(helpText('caisson images [OPTIONS] [REPOSITORY[:TAG]]', 'List images.', imagesFlags))
     return 0

@@ -3,7 +3,7 @@ import { CaissonError, Engine } from '../index.ts'
 import type { ContainerInfo } from '../index.ts'
 import { inspectFlags } from './flags/containers.ts'
 import type { InspectDraft } from './flags/containers.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { format } from './output.ts'
 
@@ -58,7 +58,7 @@ async function imageOf(engine: Engine, ref: string): Promise<Record<string, unkn
 /** Prints it as a list, or each by a template, and answers the exit code. */
 export async function inspect(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: InspectDraft = { help: false }
-  const refs = parseWords(inspectFlags, words, draft)
+  const refs = parseAnywhere(inspectFlags, words, draft)
   if (draft.help) {
     const usage = 'caisson inspect [OPTIONS] CONTAINER|IMAGE [CONTAINER|IMAGE...]'
     process.stdout.write(

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { login as logIn, logout as logOut } from '../index.ts'
 import { loginFlags, logoutFlags } from './flags/images.ts'
 import type { LoginDraft } from './flags/images.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 
 /** Asks for a line; what is typed for a secret is not shown. */
@@ -33,7 +33,7 @@ async function ask(question: string, secret: boolean): Promise<string> {
 /** Logs in, and answers the exit code. */
 export async function login(words: readonly string[]): Promise<number> {
   const draft: LoginDraft = { fromStdin: false, help: false }
-  const [server, more] = parseWords(loginFlags, words, draft)
+  const [server, more] = parseAnywhere(loginFlags, words, draft)
   if (draft.help) {
     const summary = 'Authenticate to a registry. Without SERVER it is docker.io.'
     process.stdout.write(helpText('caisson login [OPTIONS] [SERVER]', summary, loginFlags))
@@ -64,7 +64,7 @@ export async function login(words: readonly string[]): Promise<number> {
 /** Forgets a login, and answers the exit code. */
 export async function logout(words: readonly string[]): Promise<number> {
   const draft = { help: false }
-  const [server, more] = parseWords(logoutFlags, words, draft)
+  const [server, more] = parseAnywhere(logoutFlags, words, draft)
   if (draft.help) {
     process.stdout.write(helpText('caisson logout [SERVER]', 'Log out from a registry.', logoutFlags))
     return 0

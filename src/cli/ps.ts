@@ -3,7 +3,7 @@ import { Engine } from '../index.ts'
 import type { ContainerInfo } from '../index.ts'
 import { psFlags } from './flags/containers.ts'
 import type { ListDraft } from './flags/containers.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { ago, shown } from './table.ts'
 
@@ -63,7 +63,7 @@ function passes(info: ContainerInfo, filters: readonly [string, string][]): bool
 /** Prints them, the newest first, and answers the exit code. */
 export async function ps(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: ListDraft = { filters: [], last: -1, quiet: false, whole: false, help: false }
-  const [more] = parseWords(psFlags, words, draft)
+  const [more] = parseAnywhere(psFlags, words, draft)
   if (draft.help) {
     process.stdout.write(helpText('caisson ps [OPTIONS]', 'List containers.', psFlags))
     return 0

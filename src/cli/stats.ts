@@ -3,7 +3,7 @@ import { Engine } from '../index.ts'
 import type { RunningContainer, Stats } from '../index.ts'
 import { statsFlags } from './flags/containers.ts'
 import type { StatsDraft } from './flags/containers.ts'
-import { parseWords } from './flags/words.ts'
+import { parseAnywhere } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { shown } from './table.ts'
 
@@ -78,7 +78,7 @@ function row(
 /** Prints figures, again and again unless asked otherwise, and answers the exit code. */
 export async function stats(words: readonly string[], root: string | undefined): Promise<number> {
   const draft: StatsDraft = { once: false, whole: false, help: false }
-  const refs = parseWords(statsFlags, words, draft)
+  const refs = parseAnywhere(statsFlags, words, draft)
   if (draft.help) {
     const usage = 'caisson stats [OPTIONS] [CONTAINER...]'
     process.stdout.write(helpText(usage, 'Display live resource usage statistics.', statsFlags))

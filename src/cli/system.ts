@@ -2,7 +2,7 @@
 import { Engine } from '../index.ts'
 import { factsFlags } from './flags/images.ts'
 import type { FactsDraft } from './flags/images.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { bytes, shown } from './table.ts'
 
@@ -15,7 +15,7 @@ export async function system(words: readonly string[], root: string | undefined)
   if (name !== 'df' && name !== undefined && name !== '--help')
     throw new WordError(`unknown command: caisson system ${name}`)
   const draft: FactsDraft = { help: name !== 'df' }
-  const [more] = parseWords(factsFlags, rest, draft)
+  const [more] = parseAnywhere(factsFlags, rest, draft)
   if (draft.help) {
     process.stdout.write(helpText(usage, 'Show disk usage.', factsFlags))
     return 0

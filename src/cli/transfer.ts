@@ -2,7 +2,7 @@
 import { Engine } from '../index.ts'
 import { pullFlags, pushFlags } from './flags/images.ts'
 import type { TransferDraft } from './flags/images.ts'
-import { parseWords, WordError } from './flags/words.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
@@ -24,7 +24,7 @@ function asked(
   root: string | undefined,
 ): Asked | undefined {
   const draft: TransferDraft = { quiet: false, help: false }
-  const [reference, more] = parseWords(flags, words, draft)
+  const [reference, more] = parseAnywhere(flags, words, draft)
   if (draft.help) {
     process.stdout.write(helpText(`caisson ${name} [OPTIONS] ${form}`, summary, flags))
     return undefined

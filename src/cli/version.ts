@@ -2,13 +2,13 @@
 import manifest from '../../package.json' with { type: 'json' }
 import { format, formatFlag } from './output.ts'
 import type { FormatDraft } from './output.ts'
-import { parseWords } from './flags/words.ts'
+import { parseAnywhere } from './flags/words.ts'
 import { helpText } from './help.ts'
 
 /** Prints the version, and answers the exit code. */
 export function version(words: readonly string[]): number {
   const draft: FormatDraft = { help: false }
-  parseWords(formatFlag, words, draft)
+  parseAnywhere(formatFlag, words, draft)
   if (draft.help) {
     process.stdout.write(helpText('caisson version [OPTIONS]', 'Show the version.', formatFlag))
     return 0

@@ -55,7 +55,7 @@ class Push {
     const document = parseManifest(bytes, what, entry.mediaType)
     if (document.kind !== 'manifest') throw new CaissonError('ERR_INVALID_IMAGE', `${what}: is an index`)
     await this.#blobs(document)
-    await this.#blob(document.config)
+    await this.#blob(document.config, false)
     signal.throwIfAborted()
     const served = await this.#registry.putManifest(path, digest ?? tag ?? '', bytes, entry.mediaType, {
       signal,
@@ -80,12 +80,13 @@ class Push {
     if (failed !== undefined) throw failed.reason
   }
 
-  async #blob(blob: Descriptor): Promise<void> {
+  async #blob(blob: Descriptor, told = true): Promise<void> {
     const { path } = this.#reference
     const { signal, report } = this.#options
     const { digest, size } = blob
-    const tell = (state: 'present' | 'mounted' | 'uploading' | 'complete', sent: number): void =>
-      report?.({ kind: 'layer', digest, state, sent, size })
+    const tell = (state: 'present' | 'mounted' | 'uploading' | 'complete', sent: number): void => {
+      if (told) report?.({ kind: 'layer', digest, state, sent, size })
+    }
     if (await this.#registry.hasBlob(path, digest, { signal })) return tell('present', size)
     for (const from of this.#others(digest))
       if (await this.#registry.mount(path, digest, from, { signal })) return tell('mounted', size)

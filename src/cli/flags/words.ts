@@ -75,3 +75,19 @@ export function parseWords<Draft>(
   }
   return rest
 }
+
+/** As {@link parseWords}, for a command whose operands are its own: flags may stand behind them too, up to a `--`. */
+export function parseAnywhere<Draft>(
+  flags: readonly Flag<Draft>[],
+  words: readonly string[],
+  draft: Draft,
+): string[] {
+  const end = words.indexOf('--')
+  const operands: string[] = []
+  let rest = parseWords(flags, end < 0 ? words : words.slice(0, end), draft)
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
+    operands.push(word)
+    rest = parseWords(flags, rest, draft)
+  }
+  return end < 0 ? operands : [...operands, ...words.slice(end + 1)]
+}
