@@ -8,10 +8,12 @@ import { parseArgs } from 'node:util'
 import { onPrivateHost } from '../__test__/host/private.ts'
 import { exec } from './exec.ts'
 import { build, rawFigures } from './programs.ts'
+import { pull } from './pull.ts'
+import { debian } from './pulled.ts'
 import { startup } from './startup.ts'
 import { users } from './users.ts'
 
-const benches: Record<string, (rounds: number) => Promise<void>> = { exec, startup, users }
+const benches: Record<string, (rounds: number) => Promise<void>> = { exec, pull, startup, users }
 const minutes = 15
 
 const { values, positionals } = parseArgs({
@@ -29,6 +31,7 @@ if (process.env.CAISSON_TEST_HOST === 'private') {
   await bench(rounds)
 } else {
   build()
+  if (name === 'pull') debian()
   rmSync(rawFigures, { force: true })
   const again = [process.execPath, fileURLToPath(import.meta.url), name, '--rounds', String(rounds)]
   process.exitCode = await onPrivateHost(again, minutes * 60_000, name === 'users')
