@@ -1,9 +1,10 @@
 //! A blob as it is read: hashed, inflated, hashed again, and bounded, a piece at a time.
 
+use super::gzip::Gzip;
+use super::zstd::Zstd;
 use super::{Digest, Limits, Options, refuse, too_large};
 use crate::off::off;
 use crate::{At, Code, Error, Result, Stage};
-use flate2::{Decompress, FlushDecompress, Status};
 use sha2::{Digest as _, Sha256};
 use std::io::{ErrorKind, Read};
 
@@ -25,8 +26,8 @@ pub(super) struct Sums {
 enum Form {
     Unknown,
     Plain,
-    /// Inside a member, or between two: after one member only another may follow (RFC 1952, 2.2).
-    Gzip(Option<Box<Decompress>>),
+    Gzip(Gzip),
+    Zstd(Zstd),
 }
 
 /// Reads a blob and gives its inflated bytes.
@@ -42,6 +43,7 @@ pub(super) struct Inflate<R> {
     bytes: u64,
     most_bytes: u64,
     ratio: u64,
+    window_log: u32,
     expected_digest: Option<Digest>,
     expected_size: Option<u64>,
     expected_diff_id: Option<Digest>,
@@ -50,7 +52,7 @@ pub(super) struct Inflate<R> {
 impl<R: Read> Inflate<R> {
     /// `free` is what the destination's file system may still take, in bytes.
     pub fn new(blob: R, options: &Options<'_>, free: u64) -> Self {
-        let Limits { inflated_bytes, ratio, .. } = options.limits;
+        let Limits { inflated_bytes, ratio, zstd_window_log, .. } = options.limits;
         Self {
             blob,
             form: Form::Unknown,
@@ -63,6 +65,7 @@ impl<R: Read> Inflate<R> {
             bytes: 0,
             most_bytes: inflated_bytes.min(free),
             ratio,
+            window_log: zstd_window_log,
             expected_digest: options.expected_digest,
             expected_size: options.expected_size,
             expected_diff_id: options.expected_diff_id,
@@ -76,15 +79,16 @@ impl<R: Read> Inflate<R> {
         }
         let mut filled = 0;
         while filled < piece.len() {
-            if self.start == self.end && !self.read()? {
+            let more = self.start < self.end || self.read()?;
+            if !more && self.is_whole() {
                 break;
             }
-            filled += self.take(&mut piece[filled..])?;
-        }
-        if filled == 0
-            && let Form::Gzip(Some(_)) = self.form
-        {
-            return Err(refuse(b"", "the gzip stream ends too early"));
+            let (taken, made) = self.take(&mut piece[filled..])?;
+            if !more && made == 0 {
+                return Err(refuse(b"", "the compressed stream ends too early"));
+            }
+            self.start += taken;
+            filled += made;
         }
         self.bytes += filled as u64;
         if !matches!(self.form, Form::Plain) {
@@ -106,8 +110,8 @@ impl<R: Read> Inflate<R> {
         }
         let blob_digest = Digest::from(<[u8; 32]>::from(self.blob_hash.finalize_reset()));
         let diff_id = match self.form {
-            Form::Gzip(_) => Digest::from(<[u8; 32]>::from(self.diff_hash.finalize_reset())),
-            _ => blob_digest,
+            Form::Unknown | Form::Plain => blob_digest,
+            _ => Digest::from(<[u8; 32]>::from(self.diff_hash.finalize_reset())),
         };
         let differs = |expected: Option<Digest>, found| expected.filter(|e| *e != found && !off("verify"));
         if let Some(expected) = differs(self.expected_digest, blob_digest) {
@@ -119,32 +123,29 @@ impl<R: Read> Inflate<R> {
         Ok(Sums { blob_digest, blob_bytes: self.blob_bytes, diff_id, bytes: self.bytes })
     }
 
-    /// Moves bytes from the room to `piece`, and answers how many came out.
-    fn take(&mut self, piece: &mut [u8]) -> Result<usize> {
-        let input = &self.room[self.start..self.end];
-        let Form::Gzip(member) = &mut self.form else {
-            let length = input.len().min(piece.len());
-            piece[..length].copy_from_slice(&input[..length]);
-            self.start += length;
-            return Ok(length);
-        };
-        let inflater = match member {
-            Some(inflater) => inflater,
-            None if input[0] == 0x1f => member.insert(Box::new(Decompress::new_gzip(15))),
-            None => return Err(refuse(b"", "there are bytes behind the gzip stream")),
-        };
-        let (before_in, before_out) = (inflater.total_in(), inflater.total_out());
-        let status = inflater.decompress(input, piece, FlushDecompress::None);
-        let taken = (inflater.total_in() - before_in) as usize;
-        let made = (inflater.total_out() - before_out) as usize;
-        let stuck = taken == 0 && made == 0;
-        self.start += taken;
-        match status {
-            Ok(Status::StreamEnd) => *member = None,
-            Ok(_) if !stuck => {}
-            _ => return Err(refuse(b"", "the gzip stream is damaged")),
+    /// Whether the blob may end here.
+    fn is_whole(&self) -> bool {
+        match &self.form {
+            Form::Unknown | Form::Plain => true,
+            Form::Gzip(gzip) => gzip.is_whole(),
+            Form::Zstd(zstd) => zstd.is_whole(),
         }
-        Ok(made)
+    }
+
+    /// Moves bytes from the room to `piece`; answers how many were taken and how many came out.
+    fn take(&mut self, piece: &mut [u8]) -> Result<(usize, usize)> {
+        let input = &self.room[self.start..self.end];
+        match &mut self.form {
+            // A decoder that ends within a member has no more to give without input.
+            Form::Gzip(_) if input.is_empty() => Ok((0, 0)),
+            Form::Gzip(gzip) => gzip.take(input, piece),
+            Form::Zstd(zstd) => zstd.take(input, piece),
+            Form::Unknown | Form::Plain => {
+                let length = input.len().min(piece.len());
+                piece[..length].copy_from_slice(&input[..length]);
+                Ok((length, length))
+            }
+        }
     }
 
     /// Reads from the blob into the empty room; false at its end.
@@ -174,14 +175,13 @@ impl<R: Read> Inflate<R> {
     fn recognise(&mut self) -> Result<Form> {
         self.read()?;
         let unsupported = |name: &str| {
-            let message = "layers compressed this way are not supported yet; gzip and plain tar are";
+            let message = "layers compressed this way are not supported; gzip, zstd and plain tar are";
             Err(Error::new(Code::Unsupported, Stage::UNPACK, name, message))
         };
         match &self.room[..self.end] {
             [] => Err(refuse(b"", "the blob is empty")),
-            [0x1f, 0x8b, ..] => Ok(Form::Gzip(None)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => unsupported("zstd"),
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => unsupported("zstd"),
+            [0x1f, 0x8b, ..] => Ok(Form::Gzip(Gzip::default())),
+            start if Zstd::is_magic(start) => Zstd::new(self.window_log).map(Form::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unsupported("xz"),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => unsupported("bzip2"),
             _ => Ok(Form::Plain),

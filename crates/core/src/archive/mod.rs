@@ -5,6 +5,7 @@
 mod apply;
 mod attributes;
 mod digest;
+mod gzip;
 mod header;
 mod inflate;
 mod level;
@@ -15,6 +16,7 @@ mod pax;
 mod remove;
 mod stream;
 mod tar;
+mod zstd;
 
 pub use digest::Digest;
 pub use remove::remove_tree;
@@ -44,11 +46,20 @@ pub struct Limits {
     /// Bytes of PAX and GNU headers of one entry; these hold its names and attributes. Default 1 MiB. One attribute's
     /// value is at most 64 KiB, which is the kernel's own bound.
     pub header_bytes: u64,
+    /// The largest window of a zstd frame, as the power of two of its bytes: what is kept in memory of what came out
+    /// already. Default 27, which is 128 MiB and what `zstd --long` makes at most.
+    pub zstd_window_log: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 2_000_000, inflated_bytes: 64 << 30, ratio: 1000, header_bytes: 1 << 20 }
+        Self {
+            entries: 2_000_000,
+            inflated_bytes: 64 << 30,
+            ratio: 1000,
+            header_bytes: 1 << 20,
+            zstd_window_log: 27,
+        }
     }
 }
 
@@ -107,7 +118,7 @@ pub struct Report {
     pub skipped_devices: u64,
 }
 
-/// Unpacks one layer, plain or gzip, into the empty directory `destination`.
+/// Unpacks one layer, plain, gzip or zstd, into the empty directory `destination`.
 ///
 /// Reading and inflating run in a thread of their own. Nothing is undone on an error: the caller removes the directory
 /// with [`remove_tree`], and marks it as a layer only after `Ok`. Nothing is synced.

@@ -7,6 +7,7 @@ mod layer;
 #[cfg(feature = "off")]
 mod off;
 mod remove;
+mod zstd;
 
 use super::{Options, Owner, Report, remove_tree, unpack};
 use crate::{Code, Result};
