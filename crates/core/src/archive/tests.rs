@@ -4,6 +4,7 @@ mod build;
 mod differential;
 mod hostile;
 mod layer;
+mod mutated;
 #[cfg(feature = "off")]
 mod off;
 mod remove;
