@@ -241,7 +241,8 @@ impl<'a> Applier<'a> {
         self.dress(&file, entry, (entry.uid, entry.gid), attributes)
     }
 
-    /// Owner, mode, attributes, time, in the order in which the kernel leaves the earlier ones alone.
+    /// What a file gets, in the order in which the kernel leaves the earlier ones alone and lets the later ones be set:
+    /// a new owner drops capabilities, `user` attributes need the right to write, chmod changes an ACL's mask.
     pub(super) fn dress(
         &mut self,
         file: &Fd,
@@ -257,13 +258,11 @@ impl<'a> Applier<'a> {
         } else if (stat.st_uid, stat.st_gid) != ids {
             fchown(file, Some(Uid::from_raw(ids.0)), Some(Gid::from_raw(ids.1))).on(&entry.name)?;
         }
+        let acls = attributes.apply_plain(file, &entry.name, self.lenient())?;
         if stat.st_mode & 0o7777 != entry.mode {
             fchmod(file, Mode::from_bits_truncate(entry.mode)).on(&entry.name)?;
         }
-        if attributes.len() > 0 {
-            attributes.apply(file, &entry.name, self.lenient())?;
-        }
-        self.report.skipped_xattrs += attributes.refused;
+        self.report.skipped_xattrs += attributes.refused + acls.apply(file, &entry.name, self.lenient())?;
         let (seconds, nanoseconds) = entry.mtime;
         futimens(file, &TimeSpec::UTIME_OMIT, &TimeSpec::new(seconds, nanoseconds.into())).on(&entry.name)
     }
@@ -340,10 +339,12 @@ impl<'a> Applier<'a> {
     }
 
     /// A new file, for writing. It may have its permissions at once, since nobody else comes through the layer's root,
-    /// which is 0700 until all is done; set-id bits come after its owner.
+    /// which is 0700 until all is done; set-id bits come after its owner. Its owner can write it until then: a caller
+    /// without capabilities could set no attributes of it else.
     pub(super) fn create(&mut self, name: &CStr, entry: &Entry) -> Result<Fd> {
         const FLAGS: u64 = open::WRONLY | open::CREAT | open::EXCL | open::NOFOLLOW;
-        self.make(name, &entry.name, |here| openat2(here, name, FLAGS, 0, entry.mode & 0o777))
+        let mode = entry.mode & 0o777 | 0o200;
+        self.make(name, &entry.name, |here| openat2(here, name, FLAGS, 0, mode))
     }
 
     /// Makes something at a name, in place of what may be there.

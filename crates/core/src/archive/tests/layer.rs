@@ -54,6 +54,22 @@ fn true_owners_are_kept_beside() {
     assert_eq!(report.skipped_xattrs, 1);
 }
 
+/// A caller without capabilities needs the right to write for a `user` attribute, which some files do not give him.
+#[test]
+fn read_only_files_get_their_attributes() {
+    let scratch = Scratch::new();
+    let note: &[(&str, &[u8])] = &[("SCHILY.xattr.user.note", b"x"), ("uid", b"7")];
+    let mut header = Header::new(b"f", b'0', 1);
+    let archive = Tar::new().pax(note).entry(header.octal(100, 8, 0o444), b"x").end();
+    let options = Options { owner: Owner::Caller, userxattr: true, ..Options::default() };
+    assert_eq!(scratch.unpack_with(&archive, &options).unwrap().skipped_xattrs, 0);
+    let line = &snapshot(&scratch.layer())[Path::new("f")];
+    assert!(
+        line.starts_with("100444") && line.contains("user.note") && line.contains("user.caisson.owner"),
+        "{line}"
+    );
+}
+
 /// OCI image spec, layer.md: a whiteout hides lower layers only, wherever it stands.
 #[test]
 fn d4_whiteouts_spare_what_their_layer_wrote() {
