@@ -17,6 +17,7 @@ mod pax;
 mod remove;
 #[doc(hidden)]
 pub mod single;
+mod sparse;
 mod stream;
 mod tar;
 mod zstd;

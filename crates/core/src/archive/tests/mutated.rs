@@ -77,7 +77,11 @@ fn by_tar(scratch: &Scratch) -> Vec<Vec<u8>> {
         tar.args(words).args(["--blocking-factor=2", "-cf-", "-C"]).arg(&tree).arg(".");
         tar.output().unwrap().stdout
     };
-    vec![pack(&["--format=gnu"]), pack(&["--format=posix", "--sparse", "--xattrs"]), pack(&["--format=v7"])]
+    vec![
+        pack(&["--format=gnu", "--sparse"]),
+        pack(&["--format=posix", "--sparse", "--xattrs"]),
+        pack(&["--format=v7"]),
+    ]
 }
 
 const NAMES: [&str; 14] = [
