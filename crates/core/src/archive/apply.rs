@@ -20,7 +20,7 @@ use caisson_sys::file::{open, openat2, write_all};
 use caisson_sys::{Errno, Fd, xattr};
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, makedev, mkdirat, mknodat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, futimens, makedev, mkdirat, mknodat,
     utimensat,
 };
 use nix::sys::time::TimeSpec;
@@ -230,7 +230,7 @@ impl<'a> Applier<'a> {
     }
 
     fn file<S: Stream>(&mut self, name: &CStr, entry: &mut Entry, data: &mut Reader<S>) -> Result<()> {
-        let file = self.create(name, &entry.name)?;
+        let file = self.create(name, entry)?;
         match &entry.sparse {
             None => loop {
                 let piece = data.data()?;
@@ -247,7 +247,8 @@ impl<'a> Applier<'a> {
         self.dress(&file, entry, (entry.uid, entry.gid), attributes)
     }
 
-    /// Owner, mode, attributes, time, in the order in which the kernel leaves the earlier ones alone.
+    /// What a file gets, in the order in which the kernel leaves the earlier ones alone and lets the later ones be set:
+    /// a new owner drops capabilities, `user` attributes need the right to write, chmod changes an ACL's mask.
     pub(super) fn dress(
         &mut self,
         file: &Fd,
@@ -255,16 +256,19 @@ impl<'a> Applier<'a> {
         ids: (u32, u32),
         mut attributes: Attributes,
     ) -> Result<()> {
-        if self.options.owner == Owner::Archived {
-            fchown(file, Some(Uid::from_raw(ids.0)), Some(Gid::from_raw(ids.1))).on(&entry.name)?;
-        } else {
+        // Most files are right already, and to look costs less than to set. What the umask, the mount's options or the
+        // directory gave a new file is seen, not guessed.
+        let stat = fstat(file).on(&entry.name)?;
+        if self.options.owner == Owner::Caller {
             keep_owner(file, ids, &entry.name)?;
+        } else if (stat.st_uid, stat.st_gid) != ids {
+            fchown(file, Some(Uid::from_raw(ids.0)), Some(Gid::from_raw(ids.1))).on(&entry.name)?;
         }
-        fchmod(file, Mode::from_bits_truncate(entry.mode)).on(&entry.name)?;
-        if attributes.len() > 0 {
-            attributes.apply(file, &entry.name, self.lenient())?;
+        let acls = attributes.apply_plain(file, &entry.name, self.lenient())?;
+        if stat.st_mode & 0o7777 != entry.mode {
+            fchmod(file, Mode::from_bits_truncate(entry.mode)).on(&entry.name)?;
         }
-        self.report.skipped_xattrs += attributes.refused;
+        self.report.skipped_xattrs += attributes.refused + acls.apply(file, &entry.name, self.lenient())?;
         let (seconds, nanoseconds) = entry.mtime;
         futimens(file, &TimeSpec::UTIME_OMIT, &TimeSpec::new(seconds, nanoseconds.into())).on(&entry.name)
     }
@@ -340,10 +344,13 @@ impl<'a> Applier<'a> {
         Ok(look(self.here(), name).on(entry)?.is_some_and(|stat| is_whiteout(&stat)))
     }
 
-    /// A new file, for writing. It is nobody else's, not even readable, before it is complete.
-    pub(super) fn create(&mut self, name: &CStr, entry: &[u8]) -> Result<Fd> {
+    /// A new file, for writing. It may have its permissions at once, since nobody else comes through the layer's root,
+    /// which is 0700 until all is done; set-id bits come after its owner. Its owner can write it until then: a caller
+    /// without capabilities could set no attributes of it else.
+    pub(super) fn create(&mut self, name: &CStr, entry: &Entry) -> Result<Fd> {
         const FLAGS: u64 = open::WRONLY | open::CREAT | open::EXCL | open::NOFOLLOW;
-        self.make(name, entry, |here| openat2(here, name, FLAGS, 0, 0o600))
+        let mode = entry.mode & 0o777 | 0o200;
+        self.make(name, &entry.name, |here| openat2(here, name, FLAGS, 0, mode))
     }
 
     /// Makes something at a name, in place of what may be there.

@@ -27,7 +27,7 @@ pub(super) fn keep_owner(file: impl Descriptor, (uid, gid): (u32, u32), name: &[
     }
 }
 
-/// Attributes of an entry: those set at once, and the ACLs of a directory, which wait until it is complete.
+/// Attributes of an entry: those set at once, and the ACLs, which wait.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     plain: Vec<(CString, Vec<u8>)>,
@@ -51,33 +51,21 @@ impl Attributes {
         chosen
     }
 
-    /// Everything that is to be set at once on a directory; answers the ACLs for later.
+    /// Sets what is to be set at once; answers the ACLs for later.
     pub fn apply_plain(&mut self, file: impl Descriptor, name: &[u8], lenient: bool) -> Result<Acls> {
         self.refused += set_all(&file, &self.plain, name, lenient)?;
         Ok(Acls(std::mem::take(&mut self.acls)))
     }
-
-    /// Everything, on a file. After its owner and mode: chown drops capabilities, chmod changes an ACL's mask.
-    pub fn apply(&mut self, file: impl Descriptor, name: &[u8], lenient: bool) -> Result<()> {
-        self.refused += set_all(&file, &self.plain, name, lenient)?;
-        self.refused += set_all(&file, &self.acls, name, lenient)?;
-        Ok(())
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> u64 {
-        (self.plain.len() + self.acls.len()) as u64
-    }
 }
 
-/// ACLs of a directory that is still being filled.
+/// ACLs, which wait: of a directory that is still being filled, of a file that has not got its mode.
 #[derive(Debug, Default)]
 pub(super) struct Acls(Vec<(CString, Vec<u8>)>);
 
 impl Acls {
     /// Sets them; answers how many could not be had here.
-    pub fn apply(&self, directory: impl Descriptor, name: &[u8], lenient: bool) -> Result<u64> {
-        set_all(&directory, &self.0, name, lenient)
+    pub fn apply(&self, file: impl Descriptor, name: &[u8], lenient: bool) -> Result<u64> {
+        set_all(&file, &self.0, name, lenient)
     }
 
     /// Takes the default ACL off a directory that gets further entries, to be set again afterwards.

@@ -30,7 +30,11 @@ impl Header {
                 // Access and change time may stand here; anything else is of forms that are not supported.
                 number(&block[345..357])?;
                 number(&block[357..369])?;
-                let clear = block[369..500].iter().all(|byte| *byte == 0) || self.kind() == b'S';
+                let zero = |field: &[u8]| field.iter().all(|byte| *byte == 0);
+                // Where a sparse file has its map: sparse.rs.
+                let map = &block[386..495];
+                let clear =
+                    zero(&block[369..386]) && zero(&block[495..500]) && (zero(map) || self.kind() == b'S');
                 if clear { Ok(()) } else { Err("fields of a GNU form that is not supported") }
             }
             (false, false) if !matches!(self.kind(), 0 | b'0'..=b'2' | b'5') => {
@@ -44,7 +48,7 @@ impl Header {
         &self.0[257..263] == b"ustar\0"
     }
 
-    fn is_gnu(&self) -> bool {
+    pub fn is_gnu(&self) -> bool {
         &self.0[257..263] == b"ustar "
     }
 

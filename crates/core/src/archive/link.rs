@@ -64,8 +64,8 @@ impl Applier<'_> {
         let flags = open::RDONLY | open::NOFOLLOW | open::NONBLOCK;
         let source = openat2(from, original, flags, resolve, 0).on(&entry.name)?;
         let attributes = read(&source, &entry.name)?;
-        let file = self.create(name, &entry.name)?;
-        let mut room = vec![0; super::inflate::PIECE];
+        let file = self.create(name, entry)?;
+        let mut room = vec![0; super::stream::PIECE];
         loop {
             let piece = read_into(&source, &mut room).on(&entry.name)?;
             if piece.is_empty() {

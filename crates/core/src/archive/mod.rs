@@ -4,7 +4,9 @@
 
 mod apply;
 mod attributes;
+mod blob;
 mod digest;
+mod gzip;
 mod header;
 mod inflate;
 mod level;
@@ -13,8 +15,12 @@ mod lower;
 mod path;
 mod pax;
 mod remove;
+#[doc(hidden)]
+pub mod single;
+mod sparse;
 mod stream;
 mod tar;
+mod zstd;
 
 pub use digest::Digest;
 pub use remove::remove_tree;
@@ -22,13 +28,16 @@ pub use remove::remove_tree;
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};
 use apply::Applier;
+use blob::Blob;
 use caisson_sys::Fd;
 use caisson_sys::file::{open, openat2};
 use inflate::Inflate;
 use nix::sys::statvfs::fstatvfs;
+use sha2::{Digest as _, Sha256};
 use std::io::Read;
-use std::sync::mpsc;
-use stream::{Handoff, WAITING, produce};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use stream::{Consumer, Producer, handoff};
 use tar::Reader;
 
 /// What a layer may cost. Crossing one is [`Code::ImageLimit`], with the field's name as subject.
@@ -44,11 +53,20 @@ pub struct Limits {
     /// Bytes of PAX and GNU headers of one entry; these hold its names and attributes. Default 1 MiB. One attribute's
     /// value is at most 64 KiB, which is the kernel's own bound.
     pub header_bytes: u64,
+    /// The largest window of a zstd frame, as the power of two of its bytes: what is kept in memory of what came out
+    /// already. Default 27, which is 128 MiB and what `zstd --long` makes at most.
+    pub zstd_window_log: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 2_000_000, inflated_bytes: 64 << 30, ratio: 1000, header_bytes: 1 << 20 }
+        Self {
+            entries: 2_000_000,
+            inflated_bytes: 64 << 30,
+            ratio: 1000,
+            header_bytes: 1 << 20,
+            zstd_window_log: 27,
+        }
     }
 }
 
@@ -116,9 +134,9 @@ pub struct Report {
     pub skipped_devices: u64,
 }
 
-/// Unpacks one layer, plain or gzip, into the empty directory `destination`.
+/// Unpacks one layer, plain, gzip or zstd, into the empty directory `destination`.
 ///
-/// Reading and inflating run in a thread of their own. Nothing is undone on an error: the caller removes the directory
+/// Reading (with the blob's hash), inflating, and the layer's hash run in threads of their own. Nothing is undone on an error: the caller removes the directory
 /// with [`remove_tree`], and marks it as a layer only after `Ok`. Nothing is synced.
 ///
 /// # Errors
@@ -134,29 +152,51 @@ pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -
         _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
     };
     let mut applier = Applier::new(root, options, options.limits.inflated_bytes.min(room))?;
-    let inflate = Inflate::new(blob, options, room);
     let may_stop = options.expected_digest.is_some() || options.expected_diff_id.is_some();
-    let (full_in, full_out) = mpsc::sync_channel(WAITING);
-    let (empty_in, empty_out) = mpsc::channel();
+    let plain = &AtomicBool::new(false);
+    let ((blob_in, blob_out), (inflated_in, inflated_out), (layer_in, layer_out)) =
+        (handoff(), handoff(), handoff());
+    let (blob, inflate) = (Blob::new(blob, options), Inflate::new(blob_out, options, room, plain));
     std::thread::scope(|scope| {
-        let reading = std::thread::Builder::new()
-            .name("inflate".to_owned())
-            .spawn_scoped(scope, move || produce(inflate, &full_in, &empty_out))
-            .at(Stage::UNPACK, "thread")?;
-        let mut reader = Reader::new(Handoff::new(full_out, empty_in), options.limits, may_stop);
+        let reading = thread(scope, "read", move || blob_in.run(blob))?;
+        let inflating = thread(scope, "inflate", move || inflated_in.run(inflate))?;
+        let hashing = thread(scope, "hash", move || hash(&inflated_out, &layer_in, plain))?;
+        let mut reader = Reader::new(layer_out, options.limits, may_stop);
         while let Some(mut entry) = reader.next()? {
             applier.apply(&mut entry, &mut reader)?;
         }
         reader.drain()?;
-        let entries = reader.entries();
-        let Ok(Some(inflate)) = reading.join() else {
-            return Err(Error::new(Code::Internal, Stage::UNPACK, "", "the reading thread ended early"));
+        let ended = (reading.join(), inflating.join(), hashing.join());
+        let (Ok(Some(blob)), Ok(Some(inflate)), Ok(Some(layer))) = ended else {
+            return Err(Error::new(Code::Internal, Stage::UNPACK, "", "a reading thread ended early"));
         };
-        let sums = inflate.finish()?;
-        let report = applier.finish()?;
-        let inflate::Sums { blob_digest, blob_bytes, diff_id, bytes } = sums;
-        Ok(Report { entries, bytes, blob_bytes, blob_digest, diff_id, ..report })
+        let (blob_digest, blob_bytes) = blob.finish()?;
+        let diff_id = if plain.load(Ordering::Relaxed) { blob_digest } else { layer };
+        blob::check("the digest of the inflated layer", options.expected_diff_id, diff_id)?;
+        let (entries, bytes) = (reader.entries(), inflate.bytes());
+        Ok(Report { entries, bytes, blob_bytes, blob_digest, diff_id, ..applier.finish()? })
     })
+}
+
+/// The digest of the bytes that pass; nothing if nobody takes them any more.
+fn hash(from: &Consumer, to: &Producer, plain: &AtomicBool) -> Option<Digest> {
+    let mut hash = Sha256::new();
+    let whole = to.pass(from, |bytes| {
+        if !plain.load(Ordering::Relaxed) {
+            hash.update(bytes);
+        }
+    });
+    whole.then(|| Digest::from(<[u8; 32]>::from(hash.finalize())))
+}
+
+/// Starts one of the threads of an unpacking. What it takes is dropped when it ends, by which its neighbours end too. Reading, inflating, hashing and making files each keep a processor busy,
+/// so together they take the time of the slowest, or of half of all where there are two processors.
+fn thread<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work).at(Stage::UNPACK, "thread")
 }
 
 /// An archive that is refused.

@@ -47,10 +47,10 @@ pub(super) struct Entry {
 /// Reads entries from a stream.
 pub(super) struct Reader<S> {
     stream: S,
-    limits: Limits,
+    pub(super) limits: Limits,
     entries: u64,
     /// Data of the current entry that was not taken yet, and the padding behind it.
-    data: u64,
+    pub(super) data: u64,
     padding: u64,
     /// Whether an archive may stop without its end mark, since a digest tells that it is whole.
     may_stop: bool,
@@ -178,7 +178,10 @@ impl<S: Stream> Reader<S> {
             b'4' => Kind::Block,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => return Err(fail("sparse files in the old GNU form are not supported")),
+            b'S' if !header.is_gnu() || pax.size.is_some() || sparse.is_some() => {
+                return Err(fail("a sparse file of the old GNU form in an archive of another"));
+            }
+            b'S' => Kind::File,
             b'D' | b'M' | b'N' | b'V' => {
                 return Err(fail("GNU incremental and multi-volume archives are not supported"));
             }
@@ -218,69 +221,12 @@ impl<S: Stream> Reader<S> {
         let xattrs = pax.xattrs;
         let mut entry =
             Entry { name, kind, mode, uid, gid, size, mtime, target, device, xattrs, sparse: None };
-        if let Some(real) = sparse {
+        if header.kind() == b'S' {
+            self.old_sparse(&mut entry, header)?;
+        } else if let Some(real) = sparse {
             self.sparse(&mut entry, real)?;
         }
         Ok(entry)
-    }
-
-    /// Reads the map at the head of a sparse file's data (GNU tar manual, "PAX Format, Version 1.0"): the number of
-    /// pieces, then offset and length of each, a decimal number a line, padded to whole blocks.
-    fn sparse(&mut self, entry: &mut Entry, real: u64) -> Result<()> {
-        let fail = |reason: &'static str| refuse(&entry.name, reason);
-        if entry.kind != Kind::File {
-            return Err(fail("a sparse entry that is no file"));
-        }
-        let mut room = self.limits.header_bytes / BLOCK as u64;
-        let mut numbers: Vec<u64> = Vec::new();
-        let mut digits: Option<u64> = None;
-        let mut wanted = 1;
-        while numbers.len() < wanted {
-            room = room.checked_sub(1).ok_or_else(|| fail("a sparse map that is too long"))?;
-            if self.data < BLOCK as u64 {
-                return Err(fail("a sparse map longer than its file"));
-            }
-            let mut block = [0; BLOCK];
-            self.read_exact(&mut block)?;
-            self.data -= BLOCK as u64;
-            for byte in block {
-                if numbers.len() == wanted {
-                    break;
-                }
-                match (byte, digits) {
-                    (b'0'..=b'9', _) => {
-                        let more = digits.unwrap_or(0).checked_mul(10);
-                        let more = more.and_then(|value| value.checked_add(u64::from(byte - b'0')));
-                        digits = Some(more.ok_or_else(|| fail("a number of the sparse map out of range"))?);
-                    }
-                    (b'\n', Some(value)) => {
-                        if numbers.is_empty() {
-                            // Each piece takes at least four bytes of the map.
-                            let most = self.limits.header_bytes / 4;
-                            let pieces = usize::try_from(value.min(most + 1)).unwrap_or(usize::MAX);
-                            wanted = pieces.saturating_mul(2).saturating_add(1);
-                        }
-                        numbers.push(value);
-                        digits = None;
-                    }
-                    _ => return Err(fail("a damaged sparse map")),
-                }
-            }
-        }
-        let map: Vec<(u64, u64)> = numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        let mut end = 0u64;
-        let mut sum = 0u64;
-        for (offset, length) in &map {
-            let after = offset.checked_add(*length).filter(|after| *offset >= end && *after <= real);
-            end = after.ok_or_else(|| fail("pieces of a sparse file overlap or lie outside it"))?;
-            sum += length;
-        }
-        if sum != self.data {
-            return Err(fail("a sparse map that does not fit its data"));
-        }
-        entry.size = real;
-        entry.sparse = Some(map);
-        Ok(())
     }
 
     /// The next header block, its checksum verified; nothing at the end of the archive.
@@ -318,7 +264,7 @@ impl<S: Stream> Reader<S> {
         Ok(bytes)
     }
 
-    fn read_exact(&mut self, mut place: &mut [u8]) -> Result<()> {
+    pub(super) fn read_exact(&mut self, mut place: &mut [u8]) -> Result<()> {
         while !place.is_empty() {
             let piece = self.stream.fill()?;
             if piece.is_empty() {

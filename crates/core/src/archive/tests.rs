@@ -4,9 +4,11 @@ mod build;
 mod differential;
 mod hostile;
 mod layer;
+mod mutated;
 #[cfg(feature = "off")]
 mod off;
 mod remove;
+mod zstd;
 
 use super::{Options, Owner, Report, remove_tree, unpack};
 use crate::{Code, Result};

@@ -122,3 +122,18 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     compress.compress_vec(bytes, &mut out, FlushCompress::Finish).unwrap();
     out
 }
+
+/// One frame, with its content's size and checksum.
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd_with(bytes, true)
+}
+
+/// One frame, with its content's size.
+pub fn zstd_with(bytes: &[u8], checksum: bool) -> Vec<u8> {
+    let mut out = vec![0; zstd_safe::compress_bound(bytes.len())];
+    let mut packer = zstd_safe::CCtx::create();
+    packer.set_parameter(zstd_safe::CParameter::ChecksumFlag(checksum)).unwrap();
+    let length = packer.compress2(&mut out[..], bytes).unwrap();
+    out.truncate(length);
+    out
+}

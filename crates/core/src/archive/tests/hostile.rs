@@ -526,8 +526,7 @@ fn gzip_streams() {
     ] {
         refused(&Scratch::new(), &blob, Code::Archive, what);
     }
-    for (name, magic) in [("zstd", &[0x28, 0xb5, 0x2f, 0xfd][..]), ("xz", b"\xfd7zXZ\0"), ("bzip2", b"BZh9")]
-    {
+    for (name, magic) in [("xz", &b"\xfd7zXZ\0"[..]), ("bzip2", b"BZh9")] {
         refused(&Scratch::new(), magic, Code::Unsupported, name);
     }
 }

@@ -54,6 +54,22 @@ fn true_owners_are_kept_beside() {
     assert_eq!(report.skipped_xattrs, 1);
 }
 
+/// A caller without capabilities needs the right to write for a `user` attribute, which some files do not give him.
+#[test]
+fn read_only_files_get_their_attributes() {
+    let scratch = Scratch::new();
+    let note: &[(&str, &[u8])] = &[("SCHILY.xattr.user.note", b"x"), ("uid", b"7")];
+    let mut header = Header::new(b"f", b'0', 1);
+    let archive = Tar::new().pax(note).entry(header.octal(100, 8, 0o444), b"x").end();
+    let options = Options { owner: Owner::Caller, userxattr: true, ..Options::default() };
+    assert_eq!(scratch.unpack_with(&archive, &options).unwrap().skipped_xattrs, 0);
+    let line = &snapshot(&scratch.layer())[Path::new("f")];
+    assert!(
+        line.starts_with("100444") && line.contains("user.note") && line.contains("user.caisson.owner"),
+        "{line}"
+    );
+}
+
 /// OCI image spec, layer.md: a whiteout hides lower layers only, wherever it stands.
 #[test]
 fn d4_whiteouts_spare_what_their_layer_wrote() {
@@ -264,4 +280,59 @@ fn sparse_maps() {
         let error = Scratch::new().unpack(&sparse(real, map, data)).expect_err(what);
         assert!(error.message.contains(what), "{what}: {error}");
     }
+}
+
+/// Sparse files of the old GNU form: the same bounds, and nothing behind the end of the map.
+#[test]
+fn old_sparse_maps() {
+    let sparse = |real: u64, pieces: &[(u64, u64)], more: u8, behind: &[u8], data: &str| {
+        let mut header = Header::new(b"f", b'S', data.len() as u64);
+        header.gnu().octal(483, 12, real).put(482, &[more]);
+        for (index, (offset, length)) in pieces.iter().enumerate() {
+            header.octal(386 + index * 24, 12, *offset).octal(398 + index * 24, 12, *length);
+        }
+        Tar::new().entry(&header, &[behind, data.as_bytes()].concat()).file("next", "x").end()
+    };
+    let scratch = Scratch::new();
+    scratch.unpack(&sparse(9000, &[(0, 3), (8000, 2)], 0, b"", "abcde")).unwrap();
+    assert_eq!(fs::read(scratch.layer().join("f")).unwrap().len(), 9000);
+    assert_eq!(scratch.read("next"), "x");
+    let mut block = vec![0; 512];
+    block[..24].copy_from_slice(b"00000017500\x0000000000002\0");
+    let scratch = Scratch::new();
+    let full = [(0, 1), (10, 1), (20, 1), (30, 0)];
+    scratch.unpack(&sparse(9000, &full, 1, &block, "abcde")).unwrap();
+    assert_eq!(&fs::read(scratch.layer().join("f")).unwrap()[8000..8003], b"de\0");
+    let mut on = block.clone();
+    on[504] = 1;
+    let endless = [on, vec![1; 3 << 20]].concat();
+    for (what, archive) in [
+        ("overlap", sparse(10, &[(0, 3), (2, 2)], 0, b"", "abcde")),
+        ("outside", sparse(4, &[(0, 5)], 0, b"", "abcde")),
+        ("does not fit", sparse(10, &[(0, 4)], 0, b"", "abcde")),
+        ("damaged sparse map", sparse(9000, &full, 1, &endless, "abcde")),
+        ("damaged sparse map", sparse(9000, &[(0, 3)], 1, &block, "abcde")),
+        (
+            "archive of another",
+            Tar::new().pax(&[("size", b"5")]).entry(Header::new(b"f", b'S', 5).gnu(), b"abcde").end(),
+        ),
+        ("archive of another", Tar::new().entry(&Header::new(b"f", b'S', 0), b"").end()),
+    ] {
+        let error = Scratch::new().unpack(&archive).expect_err(what);
+        assert!(error.message.contains(what), "{what}: {error}");
+    }
+    // A map of more than a MiB.
+    let mut forever = Vec::new();
+    for number in 0..2100u64 {
+        let mut block = vec![0; 512];
+        for piece in 0..21 {
+            let offset = 100 + (number * 21 + piece) * 2;
+            block[piece as usize * 24..][..24]
+                .copy_from_slice(format!("{offset:011o}\0{:011o}\0", 1).as_bytes());
+        }
+        block[504] = 1;
+        forever.extend(block);
+    }
+    let error = Scratch::new().unpack(&sparse(1 << 30, &full, 1, &forever, "abcde")).expect_err("too long");
+    assert!(error.message.contains("too long"), "{error}");
 }

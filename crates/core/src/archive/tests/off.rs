@@ -21,6 +21,7 @@ fn each_attack_works_only_with_its_mitigation_off() {
     for (attack, mitigation) in [
         ("a_file_through_a_link", "nofollow"),
         ("a_whiteout_removes_the_bait", "nofollow,whiteout"),
+        ("a_damaged_archive_changes_the_bait", "nofollow"),
         ("a_whiteout_removes_its_own_layers_file", "whiteout"),
         ("an_overlay_attribute_gets_through", "xattr"),
         ("a_device_0_0_gets_through", "xattr"),
@@ -41,6 +42,12 @@ fn a_file_through_a_link() {
     let scratch = Scratch::new();
     let _ = scratch.unpack(&Tar::new().symlink("d", "../../bait").file("d/f", "evil").end());
     assert!(!scratch.bait_is_safe());
+}
+
+#[test]
+#[ignore = "an attack, run by the test above"]
+fn a_damaged_archive_changes_the_bait() {
+    assert!(super::mutated::run(300).escaped.is_some());
 }
 
 #[test]
