@@ -38,6 +38,7 @@ class PullBench {
   readonly #dir: string
   readonly #filled: Filled
   readonly figures: Figures = {}
+  #serial = 0
 
   constructor(dir: string, filled: Filled) {
     this.#dir = dir
@@ -48,13 +49,14 @@ class PullBench {
     ;(this.figures[name] ??= []).push(value)
   }
 
+  /** A new place: nothing is deleted between rounds, since ext4 without a journal looks for inodes among what was. */
   #path(name: string): string {
-    return join(this.#dir, name)
+    this.#serial += 1
+    return join(this.#dir, `${name}-${this.#serial}`)
   }
 
   async #caisson(name: string, { reference }: Pulled): Promise<void> {
     const store = this.#path('caisson')
-    rmSync(store, { recursive: true, force: true })
     sync()
     this.#add(
       `caisson pull, ${name}`,
@@ -67,27 +69,24 @@ class PullBench {
       '--root',
       this.#path('podman'),
       '--runroot',
-      '/run/bench-podman',
+      `/run/bench-podman-${this.#serial}`,
       '--storage-driver',
       'overlay',
     ]
-    spawnSync('podman', [...words, 'rmi', '-a', '-f'])
     sync()
     const order = ['podman', ...words, 'pull', '-q', '--tls-verify=false', reference]
     this.#add(`podman pull, ${name}`, await timed(order))
   }
 
-  async #tar(name: string, { archives }: Pulled, parallel: boolean): Promise<void> {
+  async #tar(name: string, { archives }: Pulled): Promise<void> {
     const tree = this.#path('tree')
-    rmSync(tree, { recursive: true, force: true })
     const each = archives.map((archive, at) => {
       const into = join(tree, String(at))
       mkdirSync(into, { recursive: true })
       return `tar -x -C ${into} -f ${archive}`
     })
     sync()
-    const script = parallel ? `${each.join(' & ')} & wait` : each.join(' && ')
-    this.#add(`tar -x, ${name}`, await timed(['bash', '-c', script]))
+    this.#add(`tar -x, ${name}`, await timed(['bash', '-c', each.join(' && ')]))
   }
 
   async round(at: number): Promise<void> {
@@ -99,12 +98,11 @@ class PullBench {
       const turns = [
         () => this.#caisson(name, image),
         () => this.#podman(name, image),
-        () => this.#tar(name, image, false),
+        () => this.#tar(name, image),
       ]
       for (let turn = 0; turn < turns.length; turn += 1) await turns[(at + turn) % turns.length]?.()
     }
     await this.#again()
-    await this.#removed()
   }
 
   /** A pull of what has not changed, against the same request made by a program with fetch. */
@@ -127,13 +125,13 @@ class PullBench {
     }
   }
 
-  async #removed(): Promise<void> {
+  /** An image, against its tree. Last of all: see {@link #path}. */
+  async removed(): Promise<void> {
     const store = this.#path('removed')
     const { reference } = this.#filled.debian
     await timed([process.execPath, cli, '--root', store, 'pull', '-q', reference])
     const [chain = ''] = readdirSync(join(store, 'layers'))
     const copy = this.#path('copy')
-    rmSync(copy, { recursive: true, force: true })
     await timed(['cp', '-a', join(store, 'layers', chain, 'root'), copy])
     sync()
     this.#add('rm -rf', await timed(['rm', '-rf', copy]))
@@ -170,6 +168,7 @@ export async function pull(count: number): Promise<void> {
     warm([...filled.debian.archives, ...filled.ten.archives])
     const bench = new PullBench(dir, filled)
     for (let at = 0; at < count; at += 1) await bench.round(at)
+    for (let at = 0; at < count; at += 1) await bench.removed()
     const { memory, delay } = await bench.within()
     const { figures } = bench
     writeFileSync(rawFigures, JSON.stringify({ figures, memory, delay }))

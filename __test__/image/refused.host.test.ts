@@ -87,10 +87,10 @@ const cases: [string, string, (directory: string) => void][] = [
     },
   ],
   [
-    'a layer that is zstd',
+    'a layer that is xz',
     'ERR_UNSUPPORTED',
     (directory) => {
-      layouts.layout(directory, { layers: [Buffer.from('28b52ffd00000000', 'hex')] })
+      layouts.layout(directory, { layers: [Buffer.from('fd377a585a000000', 'hex')] })
     },
   ],
   [
