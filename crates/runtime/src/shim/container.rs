@@ -36,7 +36,7 @@ pub(super) struct Container {
     sweep_at: u64,
     undoing: Undoing,
     /// Nobody removes its image before it is gone.
-    _layer: Option<Held>,
+    layer: Option<Held>,
 }
 
 impl Container {
@@ -76,7 +76,7 @@ impl Container {
             stale: Vec::new(),
             sweep_at: 0,
             undoing: Undoing::NotYet,
-            _layer: layer,
+            layer,
         }
     }
 
@@ -210,7 +210,11 @@ impl Container {
 
     /// The last event, once nothing is left to do.
     pub(super) fn over(&mut self) -> Option<Event> {
-        matches!(self.undoing, Undoing::Done).then(|| self.command.over())
+        matches!(self.undoing, Undoing::Done).then(|| {
+            // Before it is told: who hears it may remove the image.
+            self.layer = None;
+            self.command.over()
+        })
     }
 
     /// When this container wants to be looked at again.
