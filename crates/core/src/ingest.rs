@@ -181,7 +181,7 @@ impl Ingest {
         self.place(blob, &mut growth)
     }
 
-    /// Removes what grew to something wrong, while it is still locked.
+    /// Removes what grew to something wrong, or to nothing, while it is still locked.
     pub fn discard(&self, blob: &Growing) {
         if blob.growth().lock.is_some() {
             let _ = unlinkat(&self.growing, blob.name.as_c_str(), UnlinkatFlags::NoRemoveDir);
@@ -208,6 +208,11 @@ impl Growing {
     /// Whether its source ended too early.
     pub fn is_cut(&self) -> bool {
         self.growth().cut
+    }
+
+    /// Whether nothing of it came.
+    pub fn is_empty(&self) -> bool {
+        self.growth().have == 0
     }
 
     /// Has its bytes written to the disk, unless a `syncfs` of `place` does that, or they are there.

@@ -300,11 +300,11 @@ impl Store {
                 below.growing = Some((&ingest, &growing));
                 let unpacked = archive::unpack(reading, &root, &options(layer, ids, &below)?);
                 let report = unpacked.map_err(|error| {
-                    if growing.is_cut() {
-                        return error.with_code(Code::Cut);
+                    let cut = growing.is_cut();
+                    if !cut || growing.is_empty() {
+                        ingest.discard(&growing);
                     }
-                    ingest.discard(&growing);
-                    error
+                    if cut { error.with_code(Code::Cut) } else { error }
                 })?;
                 growing.sync_apart(&place)?;
                 self.complete(chain, &place, layer, &report)?;
