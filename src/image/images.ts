@@ -197,6 +197,8 @@ export class Images {
     signal: AbortSignal,
     report?: (progress: PullProgress) => void,
   ): Promise<Facts> {
+    // One that has been aborted says so never again.
+    signal.throwIfAborted()
     let flight = this.#flights.get(key)
     if (flight === undefined || flight.cancel.signal.aborted) {
       const cancel = new AbortController()

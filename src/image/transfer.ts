@@ -78,7 +78,11 @@ class Transfer {
         const piece = skip === 0 ? chunk : chunk.subarray(Math.min(skip, chunk.length))
         skip -= chunk.length - piece.length
         this.#at += piece.length
-        if (this.#at > this.#layer.size) throw longer(this.#layer)
+        if (this.#at > this.#layer.size) {
+          // Its unpacker refuses it, and removes what came of it.
+          this.#writer.write(piece)
+          return
+        }
         this.#came(piece.length)
         if (piece.length > 0 && !this.#writer.write(piece)) await this.#drained()
       }
@@ -98,11 +102,6 @@ class Transfer {
       this.#writer.on('drain', settle).on('close', settle)
     })
   }
-}
-
-function longer({ digest, size }: Descriptor): CaissonError {
-  const message = `layer ${digest}: the registry sends more than its ${size} bytes`
-  return new CaissonError('ERR_DIGEST', message, { stage: 'pull', subject: digest })
 }
 
 function cut({ digest }: Descriptor, cause: unknown): CaissonError {

@@ -13,17 +13,18 @@ use crate::archive::{self, Digest, Lowers, Options, Owner, Report};
 use crate::channel::Layer;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
-use crate::ingest::{self, Blob, Ingest};
+use crate::ingest::{self, Blob, Growing, Ingest};
 use crate::journal::private_directory;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
 use nix::fcntl::{AtFlags, Flock, FlockArg, renameat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -69,6 +70,8 @@ struct Below<'a> {
     store: &'a Store,
     chains: &'a [String],
     gate: Option<&'a OwnedFd>,
+    /// What the layer's own blob grows by.
+    growing: Option<(&'a Ingest, &'a Growing)>,
     roots: OnceLock<Vec<Fd>>,
 }
 
@@ -78,6 +81,10 @@ impl Lowers for Below<'_> {
             return Ok(known);
         }
         if let Some(gate) = self.gate {
+            // A layer below may be the same blob, or wait for one whose unpacker waits for this one.
+            if let Some((ingest, growing)) = self.growing.filter(|_| !is_open(gate)) {
+                ingest.finish(growing)?;
+            }
             let mut gate = File::from(gate.try_clone().at(Stage::UNPACK, "gate")?);
             gate.read_to_end(&mut Vec::new()).at(Stage::UNPACK, "gate")?;
         }
@@ -96,6 +103,26 @@ impl Lowers for Below<'_> {
 fn directory(parent: &Fd, name: &CStr) -> Result<Fd, Errno> {
     let flags = open::RDONLY | open::DIRECTORY | open::NOFOLLOW;
     openat2(parent, name, flags, resolve::BENEATH | resolve::NO_SYMLINKS, 0)
+}
+
+/// How a layer is unpacked.
+fn options<'a>(layer: &Layer, ids: Option<&IdMap>, below: &'a Below<'_>) -> Result<Options<'a>> {
+    Ok(Options {
+        expected_digest: Some(Digest::parse(&layer.digest)?),
+        expected_size: Some(layer.size),
+        expected_diff_id: Some(Digest::parse(&layer.diff_id)?),
+        // In a user namespace nodes cannot be made, nor the files of more users than it has.
+        devices: ids.is_none(),
+        userxattr: ids.is_some(),
+        owner: if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived },
+        lowers: (!layer.lowers.is_empty()).then_some(below as &dyn Lowers),
+        ..Options::default()
+    })
+}
+
+/// Whether there is nothing to wait for at a gate.
+fn is_open(gate: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(gate.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0)
 }
 
 /// A chain id becomes a name of a directory: its text has one form only.
@@ -240,49 +267,44 @@ impl Store {
         }
         mkdirat(&place, ROOT, Mode::S_IRWXU).at(Stage::UNPACK, UNPACKING)?;
         let root = directory(&place, ROOT).at(Stage::UNPACK, UNPACKING)?;
-        let gate = gate.as_ref();
-        let below = Below { store: self, chains: &layer.lowers, gate, roots: OnceLock::new() };
-        let options = Options {
-            expected_digest: Some(Digest::parse(&layer.digest)?),
-            expected_size: Some(layer.size),
-            expected_diff_id: Some(Digest::parse(&layer.diff_id)?),
-            // In a user namespace nodes cannot be made, nor the files of more users than it has.
-            devices: ids.is_none(),
-            userxattr: ids.is_some(),
-            owner: if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived },
-            lowers: (!layer.lowers.is_empty()).then_some(&below),
-            ..Options::default()
+        let mut below = Below {
+            store: self,
+            chains: &layer.lowers,
+            gate: gate.as_ref(),
+            growing: None,
+            roots: OnceLock::new(),
         };
         if !layer.keep {
-            let report = archive::unpack(File::from(blob), &root, &options)?;
+            let report = archive::unpack(File::from(blob), &root, &options(layer, ids, &below)?)?;
             return self.complete(chain, &place, layer, &report);
         }
         let ingest = Ingest::open(&self.data_root)?;
         let digest = Digest::parse(&layer.digest)?;
         match ingest.take(&digest, layer.size)? {
             Blob::Complete(file) => {
-                let unpacked = archive::unpack(File::from(file), &root, &options);
-                // A blob that went bad on the disk: the next one has it anew.
+                let unpacked = archive::unpack(File::from(file), &root, &options(layer, ids, &below)?);
+                // Its bytes, or what the image says of them: only the bytes are had anew by the next one.
                 let bad = |error: &Error| {
                     matches!(error.code, Code::Digest | Code::Archive) && error.errno.is_none()
                 };
                 let report = unpacked.inspect_err(|error| {
                     if bad(error) {
-                        ingest.remove(&digest);
+                        ingest.remove_damaged(&digest);
                     }
                 })?;
                 self.complete(chain, &place, layer, &report)
             }
             Blob::Growing(growing) => {
                 wanted(growing.offset)?;
-                let mut reading = growing.read(blob)?;
-                let unpacked = archive::unpack(&mut reading, &root, &options);
+                let reading = growing.read(blob);
+                below.growing = Some((&ingest, &growing));
+                let unpacked = archive::unpack(reading, &root, &options(layer, ids, &below)?);
                 let report = unpacked.map_err(|error| {
-                    if reading.cut {
-                        return error.with_code(Code::Cut);
+                    let cut = growing.is_cut();
+                    if !cut || growing.is_empty() {
+                        ingest.discard(&growing);
                     }
-                    ingest.discard(&growing);
-                    error
+                    if cut { error.with_code(Code::Cut) } else { error }
                 })?;
                 growing.sync_apart(&place)?;
                 self.complete(chain, &place, layer, &report)?;
