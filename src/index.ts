@@ -1,7 +1,6 @@
 /** The public API, nothing else. */
 import { defaultEngine } from './container/engine.ts'
 import type { Engine } from './container/engine.ts'
-import type { ImageCollection } from './image/collection.ts'
 
 export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
@@ -34,14 +33,14 @@ export type {
   StoreUsage,
   TransferOptions,
 } from './image/collection.ts'
+export type { Followed } from './image/followed.ts'
 export type { PullProgress } from './image/pull.ts'
 export type { PushProgress } from './image/push.ts'
 export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
 
-/** Pulls an image by the default engine. */
-export const pull: ImageCollection['pull'] = (reference, options) =>
-  defaultEngine().images.pull(reference, options)
+/** {@link Engine.pull} of the default engine. */
+export const pull: Engine['pull'] = (reference, options) => defaultEngine().pull(reference, options)
 
 /** {@link Engine.run} of the default engine. */
 export const run: Engine['run'] = ((...args: Parameters<Engine['run']>) =>

@@ -2,6 +2,9 @@
 import { Images } from '../image/images.ts'
 import type { Image as ReadyImage } from '../image/images.ts'
 import { ImageCollection } from '../image/collection.ts'
+import type { ImageInfo, TransferOptions } from '../image/collection.ts'
+import type { Followed } from '../image/followed.ts'
+import type { PullProgress } from '../image/pull.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
@@ -97,6 +100,11 @@ export class Engine {
   async start(image: Image, options?: RunOptions): Promise<Container>
   async start(image: Image, second?: readonly string[] | RunOptions, third?: RunOptions): Promise<Container> {
     return start(this.#context, checked(image), ...words(second, third))
+  }
+
+  /** {@link ImageCollection.pull}. */
+  pull(reference: string, options?: TransferOptions<PullProgress>): Followed<ImageInfo, PullProgress> {
+    return this.images.pull(reference, options)
   }
 
   /** Whether containers run here, and what they lack. It runs one, and never rejects for want of anything. */

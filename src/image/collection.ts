@@ -5,7 +5,9 @@ import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
 import { field, parse, text } from './document.ts'
 import type { Fields } from './document.ts'
-import type { Images, ImageOptions } from './images.ts'
+import { followed } from './followed.ts'
+import type { Followed } from './followed.ts'
+import type { Images } from './images.ts'
 import { mostConfigBytes, mostManifestBytes, parseManifest, showPlatform } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
 import type { PullProgress } from './pull.ts'
@@ -160,13 +162,21 @@ export class ImageCollection {
     if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
   }
 
-  /** Pulls an image from a registry; what is here and unchanged is not pulled again. */
-  async pull(reference: string, options: TransferOptions<PullProgress> = {}): Promise<ImageInfo> {
-    const { signal = never, platform, onProgress: report } = options
-    const wanted: ImageOptions = { signal, platform, report }
-    const facts = await this.#images.pull(reference, wanted)
-    if (isPostponed(this.#root)) await this.#collect({})
-    return this.get(facts.id)
+  /**
+   * Pulls an image from a registry; what is here and unchanged is not pulled again. Awaited it is the image; iterated, what
+   * is being done.
+   */
+  pull(reference: string, options: TransferOptions<PullProgress> = {}): Followed<ImageInfo, PullProgress> {
+    return followed(async (tell) => {
+      const { signal = never, platform, onProgress } = options
+      const report = (progress: PullProgress): void => {
+        onProgress?.(progress)
+        tell(progress)
+      }
+      const facts = await this.#images.pull(reference, { signal, platform, report })
+      if (isPostponed(this.#root)) await this.#collect({})
+      return this.get(facts.id)
+    })
   }
 
   /** Pushes an image to the registry that its name says. What is there already is not sent. */
