@@ -156,7 +156,9 @@ export class ImageCollection {
 
   /** Gives an image one more name; what had it loses it. */
   async tag(source: string, target: string): Promise<void> {
-    const [entry] = this.#find(source).entries
+    const { entries } = this.#find(source)
+    const named = this.#named(source)
+    const entry = entries.find((one) => one.name === named) ?? entries[0]
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
     if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
@@ -266,25 +268,29 @@ export class ImageCollection {
     return collected ?? { layers: 0, blobs: 0, bytes: 0 }
   }
 
-  /** What is here, by config: an image is one thing whatever its names. */
+  /** What is here, by config: an image is one thing whatever its names, and however its layers are compressed. */
   #known(): Known[] {
-    const byManifest = new Map<string, Entry[]>()
-    for (const entry of this.#content.entries())
-      byManifest.set(entry.digest, [...(byManifest.get(entry.digest) ?? []), entry])
-    return [...byManifest.values()].flatMap((entries) => {
-      const [first] = entries
-      return first === undefined ? [] : [this.#read(first, entries)]
-    })
+    const known = new Map<string, Known>()
+    const digests = new Map<string, Known>()
+    for (const entry of this.#content.entries()) {
+      const seen = digests.get(entry.digest)
+      const read = seen ?? this.#read(entry)
+      const one = known.get(read.manifest.config.digest) ?? read
+      one.entries.push(entry)
+      known.set(one.manifest.config.digest, one)
+      digests.set(entry.digest, one)
+    }
+    return [...known.values()]
   }
 
-  #read(entry: Entry, entries: Entry[]): Known {
+  #read(entry: Entry): Known {
     const what = `manifest ${entry.digest}`
     const { layout } = this.#content
     const document = parseManifest(layout.blob(entry, mostManifestBytes, what), what, entry.mediaType)
     if (document.kind !== 'manifest') throw new CaissonError('ERR_INVALID_IMAGE', `${what}: is an index`)
     const about = `config ${document.config.digest}`
     const config = parse(layout.blob(document.config, mostConfigBytes, about), about)
-    return { entries, manifest: document, config }
+    return { entries: [], manifest: document, config }
   }
 
   /** The whole name, if that is what is meant and there is such an image. */
@@ -310,7 +316,7 @@ export class ImageCollection {
     const hex = reference.replace(/^sha256:/, '')
     const found = /^[a-f0-9]{1,64}$/.test(hex)
       ? known.filter(({ manifest, entries }) =>
-          [manifest.config.digest, entries[0]?.digest ?? ''].some((digest) =>
+          [manifest.config.digest, ...entries.map(({ digest }) => digest)].some((digest) =>
             digest.slice('sha256:'.length).startsWith(hex),
           ),
         )
