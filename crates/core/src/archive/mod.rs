@@ -159,6 +159,17 @@ pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -
     })
 }
 
+/// Reads a layer to its end and holds it against what `options` expects of it; nothing is made.
+///
+/// # Errors
+/// As [`unpack`], but for what is in the archive.
+pub fn verify(blob: impl Read, options: &Options<'_>) -> Result<()> {
+    let mut inflate = Inflate::new(blob, options, u64::MAX);
+    let mut piece = vec![0; inflate::PIECE];
+    while inflate.next(&mut piece)? > 0 {}
+    inflate.finish().map(|_| ())
+}
+
 /// An archive that is refused.
 fn refuse(entry: &[u8], reason: impl Into<String>) -> Error {
     Error::new(Code::Archive, Stage::UNPACK, show(entry), reason)
