@@ -107,8 +107,9 @@ const cases: [string, string, (scene: Scene) => void][] = [
     'a bit of a layer',
     'ERR_DIGEST',
     ({ registry, directory }) => {
-      const written = publish(registry, join(directory, 'other'), { ...options, compress: false })
-      registry.blobs.set(layerOf(written, 1), flipped(registry.blobs.get(layerOf(written, 1)), 150_000))
+      const layers = options.layers.slice(1)
+      const written = publish(registry, join(directory, 'other'), { layers })
+      registry.blobs.set(layerOf(written, 0), flipped(registry.blobs.get(layerOf(written, 0)), 150_000))
     },
   ],
   [
@@ -174,8 +175,9 @@ const cases: [string, string, (scene: Scene) => void][] = [
     'a lower layer, in the store already, that inflates to something else than the config says',
     'ERR_DIGEST',
     (scene) => {
-      const rootfs = { type: 'layers', diff_ids: [absent, absent] }
-      publish(scene.registry, join(scene.directory, 'other'), { ...options, document: { rootfs } })
+      const rootfs = { type: 'layers', diff_ids: [absent] }
+      const layers = [base]
+      publish(scene.registry, join(scene.directory, 'other'), { ...options, layers, document: { rootfs } })
     },
   ],
   [
@@ -189,7 +191,7 @@ const cases: [string, string, (scene: Scene) => void][] = [
     (scene) =>
       manifest(
         scene,
-        ({ mediaType: _, ...document }) => ({ ...document, manifests: [] }),
+        (document) => ({ ...document, mediaType: undefined, manifests: [] }),
         layouts.types.index,
       ),
   ],
@@ -292,7 +294,7 @@ const cases: [string, string, (scene: Scene) => void][] = [
     'ERR_IMAGE_LIMIT',
     (scene) => {
       const zeros = layouts.tar([{ name: 'zeros', content: Buffer.alloc(200 << 20) }])
-      publish(scene.registry, join(scene.directory, 'other'), { layers: [base, zeros], compress: 'best' })
+      publish(scene.registry, join(scene.directory, 'other'), { layers: [zeros], compress: 'best' })
     },
   ],
 ]

@@ -1,10 +1,11 @@
 /** Images from registries: when they are pulled, what of them, and what runs then. */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import type { PullProgress } from '../../src/image/pull.ts'
 import { hostArchitecture } from '../../src/image/manifest.ts'
 import * as layouts from './layouts.ts'
-import { named, noise, publish, registryOf, requests, stored, layerOf } from './published.ts'
+import { named, noise, publish, registryOf, requests, stored, layerOf, whole } from './published.ts'
 import { engine, scratch } from './store.ts'
 
 const base = layouts.busybox()
@@ -138,6 +139,23 @@ test('two names of one image: its blobs come once', async (t) => {
   }
   for (const at of [0, 1]) t.is(requests(registry, layerOf(written, at)), 1)
   t.deepEqual(named(directory), [`${registry.host}/app:a`, `${registry.host}/app:b`])
+})
+
+test('a layer that is here of another blob, or of a layout: the image’s own blob is kept too', async (t) => {
+  const directory = scratch(t)
+  const registry = await registryOf(t, directory)
+  const one = engine(t, directory)
+  const origin = join(directory, 'layout')
+  layouts.layout(origin, which('one'))
+  t.is((await one.run(`oci:${origin}`, ['cat', '/which'])).stdout, 'one')
+  publish(registry, directory, which('one'), 'gzip')
+  publish(registry, directory, { ...which('one'), compress: false }, 'plain')
+  for (const tag of ['gzip', 'plain']) {
+    t.is((await one.run(`${registry.host}/app:${tag}`, ['cat', '/which'])).stdout, 'one')
+    t.notThrows(() => whole(directory))
+  }
+  t.is(stored(directory).layers.length, 2)
+  t.deepEqual(stored(directory).ingest, [])
 })
 
 test('an index of several platforms: this one, or the one that is asked for', async (t) => {

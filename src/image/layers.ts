@@ -52,6 +52,8 @@ export interface LayersOptions {
   diffIds: readonly string[]
   unpackLayer: UnpackLayer
   open: (layer: Descriptor, at: number, signal: AbortSignal) => BlobSource
+  /** Whether the blob is kept already. Default: none has to be. */
+  kept?: (layer: Descriptor) => boolean
   /** How many at a time. */
   parallel: number
   signal: AbortSignal
@@ -143,10 +145,11 @@ class Layers {
   }
 
   async #one(at: number): Promise<void> {
-    const { store, layers, diffIds, open, unpackLayer, report } = this.#options
+    const { store, layers, diffIds, open, kept, unpackLayer, report } = this.#options
     const [layer, chain, diffId] = [layers[at], this.#chains[at], diffIds[at]]
     if (layer === undefined || chain === undefined || diffId === undefined) return
-    if (store.layer(chain) !== undefined) {
+    // The same files may have come from another blob, or from a layout.
+    if (store.layer(chain) !== undefined && (kept?.(layer) ?? true)) {
       report?.(at, 'present')
       this.#gates.done(at)
       return

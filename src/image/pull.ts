@@ -166,7 +166,7 @@ class Pull {
   }
 
   #layers({ manifest, config }: Documents): Promise<readonly string[]> {
-    const { store, unpackLayer } = this.#context
+    const { store, content, unpackLayer } = this.#context
     const { signal, report } = this.#options
     const { path } = this.#reference
     const received = manifest.layers.map(() => 0)
@@ -184,6 +184,7 @@ class Pull {
       unpackLayer,
       parallel,
       signal,
+      kept: ({ digest, size }) => content.has(digest, size),
       open: (layer, at, over) => {
         const source = remote(
           layer,

@@ -215,14 +215,16 @@ impl Growing {
         self.growth().have == 0
     }
 
-    /// Has its bytes written to the disk, unless a `syncfs` of `place` does that, or they are there.
+    /// Has its bytes written to the disk, unless a `syncfs` of `place` does that.
     pub fn sync_apart(&self, place: &Fd) -> Result<()> {
-        let growth = self.growth();
         let device = |stat: nix::Result<nix::sys::stat::FileStat>| stat.map(|stat| stat.st_dev);
-        if growth.lock.is_none() || device(fstat(&growth.kept)) == device(fstat(place)) {
-            return Ok(());
-        }
-        fsync(&growth.kept).at(Stage::UNPACK, INGEST)
+        let same = device(fstat(&self.growth().kept)) == device(fstat(place));
+        if same { Ok(()) } else { self.sync() }
+    }
+
+    /// Has its bytes written to the disk.
+    pub fn sync(&self) -> Result<()> {
+        fsync(&self.growth().kept).at(Stage::UNPACK, INGEST)
     }
 
     fn growth(&self) -> MutexGuard<'_, Growth> {

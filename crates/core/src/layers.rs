@@ -105,6 +105,15 @@ fn directory(parent: &Fd, name: &CStr) -> Result<Fd, Errno> {
     openat2(parent, name, flags, resolve::BENEATH | resolve::NO_SYMLINKS, 0)
 }
 
+/// What becomes of a blob that did not come to its end, and why: only a beginning that was cut off is kept.
+fn given_up(ingest: &Ingest, growing: &Growing, error: Error) -> Error {
+    let cut = growing.is_cut();
+    if !cut || growing.is_empty() {
+        ingest.discard(growing);
+    }
+    if cut { error.with_code(Code::Cut) } else { error }
+}
+
 /// How a layer is unpacked.
 fn options<'a>(layer: &Layer, ids: Option<&IdMap>, below: &'a Below<'_>) -> Result<Options<'a>> {
     Ok(Options {
@@ -201,7 +210,10 @@ impl Store {
         wanted: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let chain = name(&layer.chain)?;
-        let Some(place) = self.claim(&chain)? else { return Ok(()) };
+        let Some(place) = self.claim(&chain)? else {
+            // Made by an image of a layout, or from the same files in another compression: its blob is another matter.
+            return if layer.keep { self.keep(source.blob, layer, wanted) } else { Ok(()) };
+        };
         let made = self.fill(&chain, &place, source, layer, ids, wanted);
         if made.is_err() {
             // While it is still locked: nobody else can have begun in it.
@@ -299,18 +311,31 @@ impl Store {
                 let reading = growing.read(blob);
                 below.growing = Some((&ingest, &growing));
                 let unpacked = archive::unpack(reading, &root, &options(layer, ids, &below)?);
-                let report = unpacked.map_err(|error| {
-                    let cut = growing.is_cut();
-                    if !cut || growing.is_empty() {
-                        ingest.discard(&growing);
-                    }
-                    if cut { error.with_code(Code::Cut) } else { error }
-                })?;
+                let report = unpacked.map_err(|error| given_up(&ingest, &growing, error))?;
                 growing.sync_apart(&place)?;
                 self.complete(chain, &place, layer, &report)?;
                 ingest.complete_with(&growing)
             }
         }
+    }
+
+    /// Puts the blob of a layer that is there into the content store, if it is not.
+    fn keep(&self, source: OwnedFd, layer: &Layer, mut wanted: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let ingest = Ingest::open(&self.data_root)?;
+        let Blob::Growing(growing) = ingest.take(&Digest::parse(&layer.digest)?, layer.size)? else {
+            return Ok(());
+        };
+        wanted(growing.offset)?;
+        let options = Options {
+            expected_digest: Some(Digest::parse(&layer.digest)?),
+            expected_size: Some(layer.size),
+            expected_diff_id: Some(Digest::parse(&layer.diff_id)?),
+            ..Options::default()
+        };
+        archive::verify(growing.read(source), &options)
+            .map_err(|error| given_up(&ingest, &growing, error))?;
+        growing.sync()?;
+        ingest.complete_with(&growing)
     }
 
     /// Gives a layer its place.

@@ -136,8 +136,8 @@ pub struct Report {
 
 /// Unpacks one layer, plain, gzip or zstd, into the empty directory `destination`.
 ///
-/// Reading (with the blob's hash), inflating, and the layer's hash run in threads of their own. Nothing is undone on an error: the caller removes the directory
-/// with [`remove_tree`], and marks it as a layer only after `Ok`. Nothing is synced.
+/// Reading (with the blob's hash), inflating, and the layer's hash run in threads of their own. Nothing is undone on an
+/// error: the caller removes the directory with [`remove_tree`], and marks it as a layer only after `Ok`. Nothing is synced.
 ///
 /// # Errors
 /// [`Code::Archive`] for an archive that is malformed or hostile, and for a file that could not be made (with the
@@ -152,6 +152,40 @@ pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -
         _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
     };
     let mut applier = Applier::new(root, options, options.limits.inflated_bytes.min(room))?;
+    let (sums, entries) = stream(blob, options, room, |reader| {
+        while let Some(mut entry) = reader.next()? {
+            applier.apply(&mut entry, reader)?;
+        }
+        reader.drain()?;
+        Ok(reader.entries())
+    })?;
+    let Sums { blob_digest, blob_bytes, diff_id, bytes } = sums;
+    Ok(Report { entries, bytes, blob_bytes, blob_digest, diff_id, ..applier.finish()? })
+}
+
+/// Reads a layer to its end and holds it against what `options` expects of it; nothing is made.
+///
+/// # Errors
+/// As [`unpack`], but for what is in the archive.
+pub fn verify(blob: impl Read + Send, options: &Options<'_>) -> Result<()> {
+    stream(blob, options, u64::MAX, Reader::drain).map(drop)
+}
+
+/// What a blob turned out to be.
+struct Sums {
+    blob_digest: Digest,
+    blob_bytes: u64,
+    diff_id: Digest,
+    bytes: u64,
+}
+
+/// Gives a layer's inflated bytes to `take`, which takes all of them, and compares the digests.
+fn stream<T>(
+    blob: impl Read + Send,
+    options: &Options<'_>,
+    room: u64,
+    take: impl FnOnce(&mut Reader<Consumer>) -> Result<T>,
+) -> Result<(Sums, T)> {
     let may_stop = options.expected_digest.is_some() || options.expected_diff_id.is_some();
     let plain = &AtomicBool::new(false);
     let ((blob_in, blob_out), (inflated_in, inflated_out), (layer_in, layer_out)) =
@@ -161,11 +195,7 @@ pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -
         let reading = thread(scope, "read", move || blob_in.run(blob))?;
         let inflating = thread(scope, "inflate", move || inflated_in.run(inflate))?;
         let hashing = thread(scope, "hash", move || hash(&inflated_out, &layer_in, plain))?;
-        let mut reader = Reader::new(layer_out, options.limits, may_stop);
-        while let Some(mut entry) = reader.next()? {
-            applier.apply(&mut entry, &mut reader)?;
-        }
-        reader.drain()?;
+        let taken = take(&mut Reader::new(layer_out, options.limits, may_stop))?;
         let ended = (reading.join(), inflating.join(), hashing.join());
         let (Ok(Some(blob)), Ok(Some(inflate)), Ok(Some(layer))) = ended else {
             return Err(Error::new(Code::Internal, Stage::UNPACK, "", "a reading thread ended early"));
@@ -173,8 +203,7 @@ pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -
         let (blob_digest, blob_bytes) = blob.finish()?;
         let diff_id = if plain.load(Ordering::Relaxed) { blob_digest } else { layer };
         blob::check("the digest of the inflated layer", options.expected_diff_id, diff_id)?;
-        let (entries, bytes) = (reader.entries(), inflate.bytes());
-        Ok(Report { entries, bytes, blob_bytes, blob_digest, diff_id, ..applier.finish()? })
+        Ok((Sums { blob_digest, blob_bytes, diff_id, bytes: inflate.bytes() }, taken))
     })
 }
 
@@ -189,8 +218,9 @@ fn hash(from: &Consumer, to: &Producer, plain: &AtomicBool) -> Option<Digest> {
     whole.then(|| Digest::from(<[u8; 32]>::from(hash.finalize())))
 }
 
-/// Starts one of the threads of an unpacking. What it takes is dropped when it ends, by which its neighbours end too. Reading, inflating, hashing and making files each keep a processor busy,
-/// so together they take the time of the slowest, or of half of all where there are two processors.
+/// Starts one of the threads of an unpacking. What it takes is dropped when it ends, by which its neighbours end too.
+/// Reading, inflating, hashing and making files each keep a processor busy, so together they take the time of the slowest,
+/// or of half of all where there are two processors.
 fn thread<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
