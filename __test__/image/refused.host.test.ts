@@ -130,8 +130,10 @@ test('a wrong upper layer leaves the lower one, and the layout works once it is 
   flip(file, 1000)
   const one = engine(t, directory)
   t.like(await t.throwsAsync(one.run(`oci:${directory}`, ['cat', '/f'])), { code: 'ERR_DIGEST' })
-  // It is whole and verified; what it is a part of is not.
-  t.deepEqual(held(directory), { ...empty, layers: 1 })
+  // It is whole and verified, if it came to its end before the other one's failure; what it is a part of is not.
+  const { layers: made = 0 } = held(directory)
+  t.true(made <= 1)
+  t.deepEqual(held(directory), { ...empty, layers: made })
   flip(file, 1000)
   t.is((await one.run(`oci:${directory}`, ['cat', '/f'])).stdout.length, 5000)
 })
