@@ -181,6 +181,16 @@ const cases: [string, string, (scene: Scene) => void][] = [
     },
   ],
   [
+    'another blob for a layer that is in the store already',
+    'ERR_DIGEST',
+    (scene) => {
+      publish(scene.registry, join(scene.directory, 'other'), { layers: [base], compress: true })
+      const { digest, size } = scene.registry.blob(layouts.tar([{ name: 'x' }]))
+      const layers = [{ mediaType: layouts.types.layer, digest, size }]
+      manifest(scene, (document) => ({ ...document, layers }))
+    },
+  ],
+  [
     'a document that is a manifest and an index',
     'ERR_INVALID_IMAGE',
     (scene) => manifest(scene, (document) => ({ ...document, manifests: [] })),
