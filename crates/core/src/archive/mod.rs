@@ -13,11 +13,13 @@ mod lower;
 mod path;
 mod pax;
 mod remove;
+mod spool;
 mod stream;
 mod tar;
 
 pub use digest::Digest;
 pub use remove::remove_tree;
+pub use spool::spool;
 
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};
