@@ -2,6 +2,7 @@
  * An archive of images into the store. It is read once, into a spool; nothing of it is in the store before all its
  * documents were found right, and nothing has a name before all of it is on the disk.
  */
+import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { Socket } from 'node:net'
@@ -56,28 +57,21 @@ export interface LoadOptions {
   report?: ((progress: LoadProgress) => void) | undefined
 }
 
-function explained(error: unknown, path: string): unknown {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? refuse('source', `'${path}' cannot be read: ${code}`) : error
-}
-
 /** Reads a file of this machine. */
 async function readFile(
   { root, readArchive }: LoadContext,
   path: string,
   signal: AbortSignal,
 ): Promise<Spool> {
+  const file = await open(path, 'r').catch((error: unknown) => {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+    throw refuse('source', `'${path}' cannot be opened: ${code}`)
+  })
   try {
-    const file = await open(path, 'r')
-    try {
-      if ((await file.stat()).isDirectory()) throw refuse('source', `'${path}' is a directory`)
-      return await Spool.read(root, file.fd, readArchive, signal)
-    } finally {
-      await file.close()
-    }
-  } catch (error) {
-    signal.throwIfAborted()
-    throw explained(error, path)
+    if ((await file.stat()).isDirectory()) throw refuse('source', `'${path}' is a directory`)
+    return await Spool.read(root, file.fd, readArchive, signal)
+  } finally {
+    await file.close()
   }
 }
 
@@ -90,14 +84,15 @@ async function readStream(context: LoadContext, source: Readable, signal: AbortS
   addon.releaseDescriptor(write)
   const broken = new AbortController()
   const both = AbortSignal.any([signal, broken.signal])
-  const moving = pipeline(source, writer).catch((error: unknown) => broken.abort(error))
+  // Not waited for: a source that never ends does not end when it is destroyed either.
+  void pipeline(source, writer).catch((error: unknown) => broken.abort(error))
   try {
     return await Spool.read(context.root, read, context.readArchive, both)
   } finally {
     addon.closeDescriptor(read)
     // Who reads no more, because it failed, must not keep who writes waiting.
     writer.destroy()
-    await moving
+    if (!writer.closed) await once(writer, 'close')
   }
 }
 

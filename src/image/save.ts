@@ -107,7 +107,10 @@ async function toFile(bytes: AsyncIterable<Uint8Array>, target: string, signal: 
   }
   const real = known === undefined ? target : realpathSync(target)
   const aside = `${real}.${process.pid}-${Date.now()}-${(serial += 1)}`
-  const file = await open(aside, 'wx', 0o600)
+  const file = await open(aside, 'wx', 0o600).catch((error: unknown) => {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+    throw refuse('target', `'${target}' cannot be written: ${code}`)
+  })
   try {
     await pipeline(Readable.from(bytes), file.createWriteStream({ flush: true }), { signal })
     await rename(aside, real)
