@@ -40,6 +40,12 @@ function indexed(change: (right: layouts.Written) => object) {
 const cases: [string, string, (directory: string, bait: string) => Entry[]][] = [
   ['a layer above the archive', 'ERR_INVALID_IMAGE', of(['../../bait/f'])],
   ['a layer at the host’s root', 'ERR_INVALID_IMAGE', (_, bait) => of([`${bait}/f`])()],
+  ['a layer by a rooted name', 'ERR_INVALID_IMAGE', of(['/a'], { name: 'a', content: base })],
+  [
+    'a layer by a name that leaves and comes back',
+    'ERR_INVALID_IMAGE',
+    of(['../a'], { name: 'a', content: base }),
+  ],
   [
     'a layer that is a link to the host',
     'ERR_INVALID_IMAGE',
@@ -226,6 +232,17 @@ test('a good image before a bad one has no name either', async (t) => {
     code: 'ERR_INVALID_IMAGE',
   })
   t.deepEqual(remains(directory), nothing)
+})
+
+test('a layer that another image has unpacked is compared all the same', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  await one.images.load(archive(join(directory, 'a.tar'), docker([{ layers: [base] }])))
+  const before = remains(directory)
+  const lie = { layers: [base], config: config([base], { Cmd: ['x'] }), Layers: ['a'], RepoTags: ['lie:1'] }
+  const entries = docker([lie], { name: 'a', content: big })
+  await t.throwsAsync(one.images.load(archive(join(directory, 'b.tar'), entries)), { code: 'ERR_DIGEST' })
+  t.deepEqual(remains(directory), before)
 })
 
 test('truncated anywhere', async (t) => {

@@ -76,6 +76,22 @@ test('docker’s old form: layers that are links to each other, the manifest fir
   }
 })
 
+test('docker’s form with packed layers', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  const Layers = ['1.tar.gz', '2.tar.gz']
+  const packed = [base, more].map((layer, at): layouts.Entry => ({
+    name: Layers[at] ?? '',
+    content: gzipSync(layer, { level: 1 }),
+  }))
+  const image = { layers: [base, more], Layers, config: archives.config([base, more], { Cmd: both }) }
+  await one.images.load(archive(join(directory, 'a.tar'), docker([image], ...packed)))
+  t.is((await one.run('hello:1')).stdout, 'more\n')
+  const sizes = packed.map(({ content }) => Buffer.from(content ?? '').length)
+  const { blobs } = await one.images.usage()
+  t.true(blobs.bytes > sizes.reduce((sum, size) => sum + size) && blobs.bytes < base.length)
+})
+
 test('an archive that is both: the layout’s manifests stay what they are', async (t) => {
   const directory = scratch(t)
   const layout = join(directory, 'layout')
@@ -83,6 +99,7 @@ test('an archive that is both: the layout’s manifests stay what they are', asy
     layers: [base],
     config: { Cmd: hello },
     compress: true,
+    manifest: { annotations: { by: 'its maker' } },
   })
   const annotations = {
     'io.containerd.image.name': 'docker.io/library/hello:1',
@@ -166,6 +183,38 @@ test('an image without a name is known by its id; one that is here keeps its man
   t.like(named, { id: config.digest, digest: manifest.digest, names: ['hello:1'] })
   t.is((await one.images.list()).length, 1)
   t.like(remains(directory), { blobs: 3, names: 1 })
+})
+
+test('a name with a digest is a registry’s word, which an archive cannot give', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  const RepoTags = [`good/name@${layouts.sha256('evil')}`]
+  const [image] = await one.images.load(
+    archive(join(directory, 'a.tar'), docker([{ layers: [base], RepoTags }])),
+  )
+  t.deepEqual([image?.names, image?.repoDigests], [[], []])
+  await t.throwsAsync(one.images.get(RepoTags[0] ?? ''), { code: 'ERR_IMAGE_NOT_FOUND' })
+})
+
+test('one image, packed in two ways, is one', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  const layout = join(directory, 'layout')
+  const { manifest, config } = layouts.layout(layout, { layers: [base], compress: true }, 'a/packed:1')
+  const document = readFileSync(layouts.path(layout, config.digest), 'utf8')
+  const plain = docker([{ layers: [base], config: document, RepoTags: ['plain:1'] }])
+  await one.images.load(archive(join(directory, '1.tar'), plain))
+  // What has no blobs any more gets those of the next archive.
+  await one.images.prune({ blobs: true })
+  await one.images.load(archive(join(directory, '2.tar'), archives.directory(layout)))
+  t.like(remains(directory), { names: 2, facts: 2, layers: 1 })
+  const [image, ...others] = await one.images.list()
+  t.deepEqual([image?.names, others], [['plain:1', 'a/packed:1'], []])
+  t.is((await one.images.get(config.digest)).id, config.digest)
+  t.is((await one.images.get('a/packed:1')).digest, manifest.digest)
+  t.deepEqual((await one.images.remove('plain:1')).deleted, [])
+  t.deepEqual((await one.images.remove('a/packed:1')).deleted, [config.digest])
+  t.deepEqual(remains(directory), nothing)
 })
 
 test('from a stream; one that breaks or is aborted leaves nothing', async (t) => {

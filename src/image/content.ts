@@ -102,11 +102,19 @@ export class Content {
    * is so no more.
    */
   async name(given: Entry, signal?: AbortSignal): Promise<void> {
+    await this.nameAll([given], signal)
+  }
+
+  /** As {@link name}, several at once: all have their names then, or none. Of two for one name the last has it. */
+  async nameAll(given: readonly Entry[], signal?: AbortSignal): Promise<void> {
+    const last = new Map(given.map((entry) => [entry.name ?? entry, entry]))
+    const bare = (entry: Entry): Entry =>
+      entry.name !== undefined && last.has(entry.name)
+        ? { ...entry, name: undefined, served: undefined }
+        : entry
     await this.change((entries) => {
-      const others = entries.map((entry) =>
-        entry.name === given.name ? { ...entry, name: undefined, served: undefined } : entry,
-      )
-      return withoutIdle([...others, given])
+      const outdone = given.filter((entry) => last.get(entry.name ?? entry) !== entry)
+      return withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
     }, signal)
   }
 

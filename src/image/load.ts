@@ -132,7 +132,7 @@ class Load {
         for (const image of images) ready.push(this.#known(image) ?? (await this.#unpack(image)))
         for (const { image, isNew } of ready) if (isNew) await this.#store(image)
         this.#context.content.sync()
-        for (const one of ready) await this.#name(one)
+        await this.#name(ready)
       } finally {
         kept.release()
       }
@@ -194,21 +194,29 @@ class Load {
     content.put(manifest.digest, manifest.bytes)
   }
 
-  async #name({ image, isNew, facts, entry }: Ready): Promise<void> {
+  /** Gives all of them their names, at once. */
+  async #name(ready: readonly Ready[]): Promise<void> {
     const { content, store } = this.#context
     const { signal, report } = this.#options
-    const { id } = facts
-    if (isNew) store.remember(facts)
-    for (const name of image.names) {
-      const before = content.entry(name)
-      if (before?.digest !== entry.digest) await content.name({ ...entry, name, served: undefined }, signal)
-      const old = before && (store.image(before.digest)?.id ?? before.digest)
-      if (old !== undefined && old !== id) report?.({ kind: 'renamed', name: showName(name), id: old })
-      report?.({ kind: 'loaded', name: showName(name), id })
+    const before = new Map(content.entries().map((entry) => [entry.name, entry]))
+    const given: Entry[] = []
+    for (const { image, isNew, facts, entry } of ready) {
+      if (isNew) store.remember(facts)
+      if (isNew && image.names.length === 0) given.push(entry)
+      for (const name of image.names)
+        if (before.get(name)?.digest !== entry.digest) given.push({ ...entry, name, served: undefined })
     }
-    if (image.names.length > 0) return
-    if (isNew) await content.name(entry, signal)
-    report?.({ kind: 'loaded', name: undefined, id })
+    if (given.length > 0) await content.nameAll(given, signal)
+    for (const { image, facts } of ready) {
+      const { id } = facts
+      if (image.names.length === 0) report?.({ kind: 'loaded', name: undefined, id })
+      for (const name of image.names) {
+        const old = before.get(name)
+        const was = old && (store.image(old.digest)?.id ?? old.digest)
+        if (was !== undefined && was !== id) report?.({ kind: 'renamed', name: showName(name), id: was })
+        report?.({ kind: 'loaded', name: showName(name), id })
+      }
+    }
   }
 }
 

@@ -138,7 +138,6 @@ export class Spool {
       at = row.link.startsWith('/')
         ? undefined
         : plain(row.hard ? row.link : posix.join(posix.dirname(at), row.link))
-      if (links === mostLinks) throw invalid(shown, 'is a link that leads to too many others')
     }
     throw invalid(
       shown,
