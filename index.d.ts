@@ -55,6 +55,11 @@ export declare class Shim {
   stats(token: number, request: number): Failure | null
   /** Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`. */
   unpack(options: UnpackOptions): Failure | null
+  /**
+   * Reads an archive of images, a descriptor at its beginning, into an empty directory, an open one: its files under
+   * numbers, and `table.json` with what they are called. Both stay the caller's; the event is `unpacked` or `failed`.
+   */
+  spool(token: number, source: number, directory: number): Failure | null
   /** Removes what was thrown away of the store; the event is `done`. */
   sweep(token: number): Failure | null
   /** Ends an unpacking; the event is its failure. */

@@ -30,12 +30,15 @@ export type {
   ImageCollection,
   ImageInfo,
   Removed,
+  SaveImageOptions,
   StoreUsage,
   TransferOptions,
 } from './image/collection.ts'
 export type { Followed } from './image/followed.ts'
+export type { LoadProgress } from './image/load.ts'
 export type { PullProgress } from './image/pull.ts'
 export type { PushProgress } from './image/push.ts'
+export type { ArchiveFormat } from './image/save.ts'
 export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
 

@@ -6,7 +6,7 @@ import type * as Addon from '../index.js'
 import { CaissonError } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
 
-export type { NativeEnd, NativeIsolation, NativeUsage, ShimEvent } from '../index.js'
+export type { Failure, NativeEnd, NativeIsolation, NativeUsage, ShimEvent } from '../index.js'
 
 /** The addon's exports, as napi-rs typed them in index.d.ts. */
 export type Native = typeof Addon

@@ -49,6 +49,11 @@ export const commands: readonly CommandRow[] = [
     act: async (words, root) => (await import('./end.ts')).kill(words, root),
   },
   {
+    name: 'load',
+    summary: 'Load images from a tar archive or STDIN',
+    act: async (words, root) => (await import('./archive.ts')).load(words, root),
+  },
+  {
     name: 'login',
     summary: 'Authenticate to a registry',
     act: async (words) => (await import('./login.ts')).login(words),
@@ -82,6 +87,11 @@ export const commands: readonly CommandRow[] = [
     name: 'run',
     summary: 'Create and run a new container',
     act: async (words, root) => (await import('./run.ts')).run(words, root),
+  },
+  {
+    name: 'save',
+    summary: 'Save one or more images to a tar archive',
+    act: async (words, root) => (await import('./archive.ts')).save(words, root),
   },
   {
     name: 'stats',

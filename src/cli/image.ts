@@ -1,5 +1,6 @@
 /** `caisson image`, `rmi`, `tag`, `history`: one image, and what becomes of it. */
 import { CaissonError, Engine } from '../index.ts'
+import { load, save } from './archive.ts'
 import { fail } from './fail.ts'
 import { factsFlags, historyFlags, pruneFlags, rmiFlags } from './flags/images.ts'
 import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
@@ -174,12 +175,14 @@ const acts: Readonly<Record<string, Act>> = {
   history,
   inspect,
   list: images,
+  load,
   ls: images,
   prune,
   pull,
   push,
   remove: rmi,
   rm: rmi,
+  save,
   tag,
 }
 

@@ -1,5 +1,5 @@
 /** Pulls and pushes as a person sees them: a line a layer, redrawn on a terminal; elsewhere a line a change. */
-import type { PullProgress, PushProgress } from '../index.ts'
+import type { LoadProgress, PullProgress, PushProgress } from '../index.ts'
 import { bytes } from './table.ts'
 
 /** How often a terminal is redrawn, ms. */
@@ -53,7 +53,7 @@ export class ProgressView {
     this.#out = out
   }
 
-  show(progress: PullProgress | PushProgress): void {
+  show(progress: LoadProgress | PullProgress | PushProgress): void {
     if (progress.kind !== 'layer') return
     const { state, digest, size } = progress
     const key = 'layer' in progress ? `${progress.layer} ${digest}` : digest

@@ -13,7 +13,7 @@ import type { Container } from './container.ts'
 import { Containers } from './containers.ts'
 import { examine } from './doctor.ts'
 import type { Finding } from './doctor.ts'
-import { sweep, unpackLayer } from './layers.ts'
+import { readArchive, sweep, unpackLayer } from './layers.ts'
 import { refuse } from '../errors.ts'
 import { bare } from './options.ts'
 import type { RunOptions } from './options.ts'
@@ -54,8 +54,10 @@ export class Engine {
     this.roots = roots(options)
     this.containers = new Containers(this.roots.run)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
-    this.#images = new Images(this.roots.data, (layer, signal, wanted) =>
-      unpackLayer(this.#shim, layer, signal, wanted),
+    this.#images = new Images(
+      this.roots.data,
+      (layer, signal, wanted) => unpackLayer(this.#shim, layer, signal, wanted),
+      (source, directory, signal) => readArchive(this.#shim, source, directory, signal),
     )
     this.images = new ImageCollection(this.roots.data, this.#images, () => sweep(this.#shim))
   }

@@ -98,14 +98,19 @@ class Collector {
 
   /** An image of which a container runs stays. Of any other the topmost layer is held, so that none begins. */
   #markRunning(): void {
+    const held = new Set<string>()
     for (const { digest } of this.#store.allFacts()) {
       if (this.#facts.has(digest)) continue
       const facts = this.#store.image(digest)
       const [top] = facts?.chains ?? []
-      if (facts === undefined || top === undefined) continue
+      // Images that differ in their configs alone have one topmost layer: our own lock on it is no container's.
+      if (facts === undefined || top === undefined || held.has(top)) continue
       const lock = tryLockDirectory(join(this.#root, 'layers', top))
       if (lock === undefined) this.#mark(facts)
-      else if (lock !== null) this.#locks.push(lock)
+      else if (lock !== null) {
+        held.add(top)
+        this.#locks.push(lock)
+      }
     }
   }
 

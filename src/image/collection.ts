@@ -1,4 +1,5 @@
 /** The images of an engine: what has which name, what it is, and how it goes. */
+import type { Readable, Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
@@ -10,9 +11,11 @@ import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
 import { mostConfigBytes, mostManifestBytes, parseManifest, showPlatform } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
+import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
 import type { PushProgress } from './push.ts'
-import { familiar, fullName, parseName } from './reference.ts'
+import { familiar, fullName, parseName, showName } from './reference.ts'
+import type { ArchiveFormat, SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
 
 /** An image that is here. */
@@ -60,6 +63,13 @@ export interface TransferOptions<Progress> {
   onProgress?: (progress: Progress) => void
 }
 
+/** How images are saved. */
+export interface SaveImageOptions {
+  /** `oci` leaves out what only docker's own reader needs. Default `docker`, which is read as both. */
+  format?: ArchiveFormat
+  signal?: AbortSignal
+}
+
 /** What the store holds, in bytes. */
 export interface StoreUsage {
   images: number
@@ -83,12 +93,6 @@ function date(fields: Fields, name: string, what: string): Date | undefined {
   const given = text(fields, name, 64, what)
   const at = given === undefined ? Number.NaN : Date.parse(given)
   return Number.isNaN(at) ? undefined : new Date(at)
-}
-
-/** `debian:12`, `debian@sha256:…`: a whole name as people write it. */
-export function shown(name: string): string {
-  const reference = parseName(name)
-  return familiar(reference) + (reference.digest === undefined ? `:${reference.tag}` : `@${reference.digest}`)
 }
 
 /** The images of one engine. */
@@ -181,6 +185,50 @@ export class ImageCollection {
     })
   }
 
+  /**
+   * Loads the images of an archive: docker's, or an OCI layout's, plain or gzip; a path, or a stream that is read to its
+   * end. A name that stands for another image moves.
+   * @throws CaissonError ERR_ARCHIVE, ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST, ERR_UNSUPPORTED: then no name moved.
+   */
+  async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
+    const { signal = never, platform, onProgress: report } = options
+    const ids = await this.#images.load(source, { signal, platform, report })
+    if (isPostponed(this.#root)) await this.#collect({})
+    return Promise.all(ids.map((id) => this.get(id)))
+  }
+
+  /**
+   * Saves images, each once and under the names that are asked for, to an archive for `load`, docker, podman and skopeo:
+   * a file, written aside and renamed, or a stream, which is ended.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND for an image that is not here, or whose blobs were pruned.
+   */
+  async save(
+    references: string | readonly string[],
+    target: string | Writable,
+    options: SaveImageOptions = {},
+  ): Promise<void> {
+    const { format = 'docker', signal = never } = options
+    if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
+    const images = new Map<string, SavedImage>()
+    const wanted = typeof references === 'string' ? [references] : references
+    if (wanted.length === 0) throw refuse('image', 'is missing')
+    for (const reference of wanted) {
+      const { entries } = this.#find(reference)
+      const name = this.#named(reference)
+      const descriptor = entries.find((entry) => entry.name === name) ?? entries[0]
+      if (descriptor === undefined) continue
+      const { manifest } = this.#read(descriptor)
+      const names = images.get(descriptor.digest)?.names ?? []
+      images.set(descriptor.digest, {
+        descriptor,
+        manifest,
+        names: name === undefined || name.includes('@') ? names : [...new Set([...names, name])],
+      })
+    }
+    const { save } = await import('./save.ts')
+    await save(this.#content, [...images.values()], target, { format, signal })
+  }
+
   /** Pushes an image to the registry that its name says. What is there already is not sent. */
   async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
     const { push } = await import('./push.ts')
@@ -202,7 +250,7 @@ export class ImageCollection {
     const taken = byName === undefined ? names : [byName]
     const short = id.slice('sha256:'.length, 'sha256:'.length + 12)
     if (byName === undefined && new Set(names).size > 1 && !force) {
-      const message = `unable to delete ${short} (must be forced): the image has several names: ${names.map(shown).join(', ')}`
+      const message = `unable to delete ${short} (must be forced): the image has several names: ${names.map(showName).join(', ')}`
       throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
     }
     const last = names.every((name) => taken.includes(name))
@@ -217,7 +265,7 @@ export class ImageCollection {
       ),
     )
     if (last) await this.#collect({})
-    return { untagged: taken.map(shown), deleted: last ? [id] : [] }
+    return { untagged: taken.map(showName), deleted: last ? [id] : [] }
   }
 
   /**
@@ -226,17 +274,22 @@ export class ImageCollection {
    */
   async prune(options: { all?: boolean; blobs?: boolean } = {}): Promise<Removed & { reclaimed: number }> {
     const { all = false, blobs = false } = options
-    const gone = this.#known().filter(
+    const known = this.#known()
+    const gone = known.filter(
       ({ entries }) =>
         (all || entries.every(({ name }) => name === undefined)) && !this.#images.isUsed(entries),
     )
-    const digests = new Set(gone.flatMap(({ entries }) => entries.map(({ digest }) => digest)))
+    // An image that has a name under one manifest needs no other.
+    const spare = known.flatMap(({ entries }) =>
+      entries.some(({ name }) => name !== undefined) ? entries.filter(({ name }) => name === undefined) : [],
+    )
+    const digests = new Set([...gone.flatMap(({ entries }) => entries), ...spare].map(({ digest }) => digest))
     if (digests.size > 0)
       await this.#content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
     const collected = await this.#collect({ blobs, layouts: all })
     return {
       untagged: gone.flatMap(({ entries }) =>
-        entries.flatMap(({ name }) => (name === undefined ? [] : [shown(name)])),
+        entries.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
       ),
       deleted: gone.map(({ manifest }) => manifest.config.digest),
       reclaimed: collected.bytes,
@@ -311,7 +364,10 @@ export class ImageCollection {
     const known = this.#known()
     if (name !== undefined) {
       const found = known.find(({ entries }) => entries.some((entry) => entry.name === name))
-      if (found !== undefined) return found
+      const named = found?.entries.find((entry) => entry.name === name)
+      // First what was asked for.
+      if (found !== undefined && named !== undefined)
+        return this.#read(named, [named, ...found.entries.filter((entry) => entry !== named)])
     }
     const hex = reference.replace(/^sha256:/, '')
     const found = /^[a-f0-9]{1,64}$/.test(hex)
@@ -345,7 +401,9 @@ export class ImageCollection {
     return {
       id: manifest.config.digest,
       digest: entry?.digest ?? '',
-      names: entries.flatMap(({ name }) => (name === undefined || name.includes('@') ? [] : [shown(name)])),
+      names: entries.flatMap(({ name }) =>
+        name === undefined || name.includes('@') ? [] : [showName(name)],
+      ),
       repoDigests: [...new Set(served)],
       created: date(config, 'created', what),
       size: this.#sizes(entries, manifest).reduce((sum, one) => sum + one, 0),

@@ -2,14 +2,16 @@
  * What was pulled, loaded or made: an OCI image layout that other tools read too, `images/` below the data root. Its
  * index says which images have which names; one without a name is dangling. Whoever changes it holds the lock.
  */
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
-import { text } from './document.ts'
+import { invalid, text } from './document.ts'
 import { Layout } from './layout.ts'
-import type { Descriptor, IndexEntry, Platform } from './manifest.ts'
+import { mostManifestBytes, parseManifest } from './manifest.ts'
+import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
 
 /** A name of an image, or an image without one. */
 export interface Entry extends Descriptor {
@@ -72,6 +74,17 @@ export class Content {
     return this.entries().find((entry) => entry.name === name)
   }
 
+  /**
+   * The manifest of an image.
+   * @throws CaissonError ERR_DIGEST, ERR_INVALID_IMAGE for what is damaged.
+   */
+  manifest(entry: Descriptor): Manifest {
+    const what = `manifest ${entry.digest}`
+    const document = parseManifest(this.layout.blob(entry, mostManifestBytes, what), what, entry.mediaType)
+    if (document.kind !== 'manifest') throw invalid(what, 'is an index')
+    return document
+  }
+
   /** Changes the index while nobody else does. */
   async change(change: (entries: Entry[]) => Entry[], signal?: AbortSignal): Promise<void> {
     const held = await this.#lock('lock', 'exclusive', signal)
@@ -89,11 +102,19 @@ export class Content {
    * is so no more.
    */
   async name(given: Entry, signal?: AbortSignal): Promise<void> {
+    await this.nameAll([given], signal)
+  }
+
+  /** As {@link name}, several at once: all have their names then, or none. Of two for one name the last has it. */
+  async nameAll(given: readonly Entry[], signal?: AbortSignal): Promise<void> {
+    const last = new Map(given.map((entry) => [entry.name ?? entry, entry]))
+    const bare = (entry: Entry): Entry =>
+      entry.name !== undefined && last.has(entry.name)
+        ? { ...entry, name: undefined, served: undefined }
+        : entry
     await this.change((entries) => {
-      const others = entries.map((entry) =>
-        entry.name === given.name ? { ...entry, name: undefined, served: undefined } : entry,
-      )
-      return withoutIdle([...others, given])
+      const outdone = given.filter((entry) => last.get(entry.name ?? entry) !== entry)
+      return withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
     }, signal)
   }
 
@@ -103,6 +124,19 @@ export class Content {
     const path = this.path(digest)
     if (this.has(digest, bytes.length)) return
     writeDurably(path, bytes, false)
+  }
+
+  /** As {@link put}, for one that lies in a file of the same file system: it is moved here. */
+  async adopt(digest: string, size: number, path: string): Promise<void> {
+    this.#make()
+    if (this.has(digest, size)) return
+    const file = await open(path, 'r')
+    try {
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    renameSync(path, this.path(digest))
   }
 
   /** What was put is there after a crash, too. */

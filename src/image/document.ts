@@ -51,22 +51,33 @@ export function isObject(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/**
- * Parses a document whose size was bounded by who read it.
- * @throws CaissonError ERR_INVALID_IMAGE for what is no JSON object, ERR_IMAGE_LIMIT for one that is too deep.
- */
-export function parse(bytes: Uint8Array, what: string): Fields {
+function json(bytes: Uint8Array, what: string): unknown {
   if (isDeep(bytes)) throw tooLarge(what, `is nested more than ${mostDepth} deep`)
-  let value: unknown
   try {
     // The parser's own words would quote the document, whatever file that is.
-    value = isUtf8(bytes)
+    return isUtf8(bytes)
       ? JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString())
       : null
   } catch {
     throw invalid(what, 'is not JSON')
   }
+}
+
+/**
+ * Parses a document whose size was bounded by who read it.
+ * @throws CaissonError ERR_INVALID_IMAGE for what is no JSON object, ERR_IMAGE_LIMIT for one that is too deep.
+ */
+export function parse(bytes: Uint8Array, what: string): Fields {
+  const value = json(bytes, what)
   if (!isObject(value)) throw invalid(what, 'is no JSON object')
+  return value
+}
+
+/** As {@link parse}, for a document that is an array of at most `most` objects. */
+export function parseList(bytes: Uint8Array, what: string, most: number): readonly Fields[] {
+  const value = json(bytes, what)
+  if (!Array.isArray(value) || !value.every(isObject)) throw invalid(what, 'is no JSON array of objects')
+  if (value.length > most) throw tooLarge(what, `has more than ${most} entries`)
   return value
 }
 

@@ -1,6 +1,7 @@
 /** From a reference to layers that can be mounted: what is read and checked, what is unpacked, in which order. */
 import { closeSync } from 'node:fs'
 import { dirname } from 'node:path'
+import type { Readable } from 'node:stream'
 import { CaissonError } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
 import { parseConfig } from './config.ts'
@@ -10,11 +11,13 @@ import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
+import type { LoadProgress } from './load.ts'
 import { mostManifestBytes, parseManifest, parsePlatform } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
 import type { LayoutReference } from './reference.ts'
+import type { ReadArchive } from './spool.ts'
 import { ImageStore } from './store.ts'
 import type { Facts } from './store.ts'
 
@@ -40,6 +43,13 @@ export interface ImageOptions {
   report?: ((progress: PullProgress) => void) | undefined
 }
 
+/** How an archive is loaded. */
+export interface ArchiveOptions {
+  signal: AbortSignal
+  platform?: string | undefined
+  report?: ((progress: LoadProgress) => void) | undefined
+}
+
 /** One unpacking that several callers wait for. It goes on for as long as one of them does. */
 interface Flight {
   facts: Promise<Facts>
@@ -55,15 +65,19 @@ const parallel = 2
 export class Images {
   readonly store: ImageStore
   readonly content: Content
+  readonly #root: string
   readonly #unpackLayer: UnpackLayer
+  readonly #readArchive: ReadArchive
   /** What this process knows, by layout and tag. */
   readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
   readonly #flights = new Map<string, Flight>()
 
-  constructor(dataRoot: string, unpackLayer: UnpackLayer) {
+  constructor(dataRoot: string, unpackLayer: UnpackLayer, readArchive: ReadArchive) {
+    this.#root = dataRoot
     this.store = new ImageStore(dataRoot)
     this.content = new Content(dataRoot)
     this.#unpackLayer = unpackLayer
+    this.#readArchive = readArchive
   }
 
   /** Where an image is looked for: in the layout that it names, else in the one of what was pulled. */
@@ -166,6 +180,20 @@ export class Images {
       return pull(context, reference, { signal: ended, platform: wanted, report: tell })
     }
     return this.#join(key, start, signal, report)
+  }
+
+  /** Loads the images of an archive; their ids. */
+  async load(source: string | Readable, { signal, platform, report }: ArchiveOptions): Promise<string[]> {
+    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    const { load } = await import('./load.ts')
+    const context = {
+      root: this.#root,
+      store: this.store,
+      content: this.content,
+      unpackLayer: this.#unpackLayer,
+      readArchive: this.#readArchive,
+    }
+    return load(context, source, { signal, platform: wanted, report })
   }
 
   /** Whether a container runs of one of these. */

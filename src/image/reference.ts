@@ -113,3 +113,9 @@ export function familiar({ domain, path }: Pick<RegistryReference, 'domain' | 'p
     ? path.slice(library.length)
     : path
 }
+
+/** `debian:12`, `debian@sha256:…`: a whole name as people write it. */
+export function showName(name: string): string {
+  const reference = parseName(name)
+  return familiar(reference) + (reference.digest === undefined ? `:${reference.tag}` : `@${reference.digest}`)
+}

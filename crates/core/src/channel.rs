@@ -195,6 +195,10 @@ wire! {
         11 Listening { token: u64, container: u64, port: u16 },
         /// Removes what was thrown away of the store; the answer is [`Event::Done`].
         12 Sweep { token: u64 },
+        /// Reads an archive of images into a directory, as [`crate::archive::spool`] does; the answer is
+        /// [`Event::Unpacked`]. Descriptors: the archive, at its beginning, and the empty directory, which is the owner's
+        /// to remove.
+        13 Spool { token: u64 },
     }
 }
 
@@ -260,7 +264,7 @@ wire! {
         2 Ended { token: u64, end: Ended },
         /// Figures, as asked.
         3 Stats { token: u64, request: u64, usage: Option<Usage> },
-        /// A layer is in the store.
+        /// A layer is in the store, or an archive in its directory.
         4 Unpacked { token: u64 },
         /// A connection was sent.
         5 Dialed { token: u64 },
@@ -341,6 +345,7 @@ impl Request {
             | Self::List { token }
             | Self::Wait { token, .. }
             | Self::Sweep { token }
+            | Self::Spool { token }
             | Self::Listening { token, .. } => Some(*token),
             Self::Signal { .. } | Self::Kill { .. } | Self::Resize { .. } | Self::Cancel { .. } => None,
         }

@@ -32,6 +32,8 @@ use std::sync::OnceLock;
 const LAYERS: &str = "layers";
 /// Layers that are being made.
 const UNPACKING: &str = "unpacking";
+/// Archives of images that are being read, each a directory that its reader holds a lock on.
+const SPOOL: &str = "spool";
 /// What is being removed: whole directories, under any names.
 const TRASH: &str = "trash";
 /// What a layer is: written last, so a reader of it needs no other mark.
@@ -361,30 +363,29 @@ impl Store {
     /// Whether there is something that [`Store::clean`] should look at.
     #[must_use]
     pub fn is_unclean(&self) -> bool {
-        self.unfinished().is_ok_and(|names| !names.is_empty()) || self.data_root.join(TRASH).exists()
+        let unfinished = self.unfinished().is_ok_and(|names| !names.is_empty());
+        unfinished || [TRASH, SPOOL].iter().any(|part| self.data_root.join(part).exists())
     }
 
     /// Removes what was being made by processes that are dead, and what was thrown away.
     pub fn clean(&self) {
-        self.empty_trash();
+        self.empty(TRASH, archive::remove_tree);
+        self.empty(SPOOL, remove_unlocked);
         ingest::expire(&self.data_root);
         for name in self.unfinished().unwrap_or_default() {
-            let Ok(held) = directory(&self.unpacking, &name) else { continue };
-            let Ok(Some(held)) = flock(held, FlockArg::LockExclusiveNonblock) else { continue };
-            if is_at(&held, &self.unpacking, &name).unwrap_or(false) {
-                let _ = archive::remove_tree(&self.unpacking, &name);
-            }
+            let _ = remove_unlocked(&self.unpacking, &name);
         }
     }
 
-    fn empty_trash(&self) {
-        let path = self.data_root.join(TRASH);
+    /// Removes what is in a directory below the data root, and itself.
+    fn empty(&self, part: &str, remove: impl Fn(&Fd, &CStr) -> Result<()>) {
+        let path = self.data_root.join(part);
         let Ok(c_path) = crate::journal::c_path(&path) else { return };
-        let Ok(trash) = openat2(Cwd, &c_path, open::RDONLY | open::DIRECTORY | open::NOFOLLOW, 0, 0) else {
+        let Ok(full) = openat2(Cwd, &c_path, open::RDONLY | open::DIRECTORY | open::NOFOLLOW, 0, 0) else {
             return;
         };
-        for name in names(&trash).unwrap_or_default() {
-            let _ = archive::remove_tree(&trash, &name);
+        for name in names(&full).unwrap_or_default() {
+            let _ = remove(&full, &name);
         }
         // One that somebody is filling stays.
         let _ = std::fs::remove_dir(&path);
@@ -393,6 +394,13 @@ impl Store {
     fn unfinished(&self) -> Result<Vec<CString>> {
         names(&self.unpacking)
     }
+}
+
+/// Removes a directory unless somebody works in it.
+fn remove_unlocked(parent: &Fd, name: &CStr) -> Result<()> {
+    let held = directory(parent, name).at(Stage::UNPACK, UNPACKING)?;
+    let Some(held) = flock(held, FlockArg::LockExclusiveNonblock)? else { return Ok(()) };
+    if is_at(&held, parent, name)? { archive::remove_tree(parent, name) } else { Ok(()) }
 }
 
 /// What is in a directory.

@@ -234,6 +234,14 @@ impl Shim {
         self.send(&Request::Unpack { layer }, &descriptors).err().map(Into::into)
     }
 
+    /// Reads an archive of images, a descriptor at its beginning, into an empty directory, an open one: its files under
+    /// numbers, and `table.json` with what they are called. Both stay the caller's; the event is `unpacked` or `failed`.
+    #[napi(catch_unwind)]
+    pub fn spool(&self, token: f64, source: i32, directory: i32) -> Option<Failure> {
+        let request = Request::Spool { token: token as u64 };
+        self.send(&request, &[&Number(source), &Number(directory)]).err().map(Into::into)
+    }
+
     /// Removes what was thrown away of the store; the event is `done`.
     #[napi(catch_unwind)]
     pub fn sweep(&self, token: f64) -> Option<Failure> {

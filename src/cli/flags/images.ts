@@ -36,6 +36,60 @@ export const pullFlags: readonly Flag<TransferDraft>[] = [
 
 export const pushFlags: readonly Flag<TransferDraft>[] = transferFlags
 
+export interface LoadDraft extends TransferDraft {
+  input?: string
+}
+
+export const loadFlags: readonly Flag<LoadDraft>[] = [
+  {
+    long: 'input',
+    short: 'i',
+    value: 'file',
+    help: 'Read from a tar archive file, instead of STDIN',
+    apply: (draft, value) => void (draft.input = value),
+  },
+  {
+    long: 'platform',
+    value: 'string',
+    help: 'Load the image for this platform, OS/ARCH[/VARIANT]',
+    apply: (draft, value) => void (draft.platform = value),
+  },
+  ...common<LoadDraft>(),
+  toggle('quiet', 'Suppress the load output', (draft, on) => void (draft.quiet = on), 'q'),
+]
+
+export interface SaveDraft extends Common {
+  output?: string
+  format: 'docker' | 'oci'
+}
+
+const archives: Readonly<Record<string, SaveDraft['format']>> = {
+  'docker-archive': 'docker',
+  'oci-archive': 'oci',
+}
+
+export const saveFlags: readonly Flag<SaveDraft>[] = [
+  {
+    long: 'format',
+    value: 'string',
+    help: 'docker-archive, which is both (default), or oci-archive',
+    apply: (draft, value) => {
+      const format = Object.hasOwn(archives, value) ? archives[value] : undefined
+      if (format === undefined)
+        throw new WordError(`unknown format '${value}': docker-archive or oci-archive`)
+      draft.format = format
+    },
+  },
+  ...common<SaveDraft>(),
+  {
+    long: 'output',
+    short: 'o',
+    value: 'file',
+    help: 'Write to a file, instead of STDOUT',
+    apply: (draft, value) => void (draft.output = value),
+  },
+]
+
 export interface ImagesDraft extends Common {
   format?: string
   filters: [string, string][]

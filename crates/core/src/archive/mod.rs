@@ -18,12 +18,14 @@ mod remove;
 #[doc(hidden)]
 pub mod single;
 mod sparse;
+mod spool;
 mod stream;
 mod tar;
 mod zstd;
 
 pub use digest::Digest;
 pub use remove::remove_tree;
+pub use spool::spool;
 
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};

@@ -104,6 +104,18 @@ impl Shim {
                 let held = started.and_then(|unpacker| self.hold(layer.token, unpacker));
                 self.tell_failure(layer.token, held);
             }
+            Request::Spool { token } => {
+                let given = only_owner(from).and_then(|()| match &descriptors[..] {
+                    [source, directory] => Ok((source, directory)),
+                    _ => {
+                        let message = "has no archive or no directory";
+                        Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "spool", message))
+                    }
+                });
+                let started = given.and_then(|(source, directory)| Unpacker::spool(source, directory));
+                let held = started.and_then(|spooler| self.hold(token, spooler));
+                self.tell_failure(token, held);
+            }
             Request::Dial { token, container, port } => {
                 let dialed = self.dial(token, container, port, descriptors.first());
                 self.tell_failure(token, dialed);

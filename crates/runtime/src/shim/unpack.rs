@@ -1,6 +1,8 @@
-//! The unpacker: a forked role of the shim that holds a blob, a socket for its failure, and nothing else of the shim's.
+//! The unpacker: a forked role of the shim that holds a blob, or an archive of images, a socket for its failure, and
+//! nothing else of the shim's.
 
 use super::child;
+use caisson_core::archive;
 use caisson_core::channel::{self, Layer, Report};
 use caisson_core::idmap::IdMap;
 use caisson_core::layers::{Source, Store};
@@ -9,14 +11,16 @@ use caisson_sys::fd::{self, Number};
 use caisson_sys::process::{self, End};
 use caisson_sys::{Fd, identity};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 const SIGKILL: i32 = 9;
 /// Where the child has its blob and its socket.
 const BLOB: Number = Number(0);
 const REPORT: Number = Number(1);
-/// And what ends once the layers below are there, if they are not.
-const GATE: Number = Number(2);
+/// And what ends once the layers below are there, if they are not; or the directory that an archive is read into.
+const MORE: Number = Number(2);
 
 #[derive(Debug)]
 pub(super) struct Unpacker {
@@ -33,7 +37,7 @@ pub(super) struct Unpacker {
 /// What the end of an unpacker means.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The layer is in the store.
+    /// The layer is in the store, or the archive in its directory.
     Unpacked,
     /// It is not, and nothing is left of it.
     Failed(Error),
@@ -51,6 +55,24 @@ impl Unpacker {
         layer: &Layer,
         ids: Option<&IdMap>,
     ) -> Result<Self> {
+        Self::work(blob, gate, |blob, gate| {
+            let source = Source { blob: blob.into(), gate: gate.map(Into::into) };
+            Store::open(data_root)?.unpack(source, layer, ids, |offset| {
+                channel::send(REPORT, &Report::Wanted { offset }, &[], true).at(Stage::UNPACK, "report")
+            })
+        })
+    }
+
+    /// Starts to read an archive of images into a directory.
+    pub(super) fn spool(source: &Fd, directory: &Fd) -> Result<Self> {
+        Self::work(source, Some(directory), |source, directory| {
+            let missing = || Error::new(Code::Internal, Stage::UNPACK, "directory", "is not there");
+            archive::spool(File::from(OwnedFd::from(source)), &directory.ok_or_else(missing)?)
+        })
+    }
+
+    /// Starts a child that has a blob, perhaps something more, and nothing else.
+    fn work(blob: &Fd, more: Option<&Fd>, work: impl FnOnce(Fd, Option<Fd>) -> Result<()>) -> Result<Self> {
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (report, theirs) = pair.at(Stage::UNPACK, "socketpair")?;
         let (report, theirs): (Fd, Fd) = (report.into(), theirs.into());
@@ -59,15 +81,12 @@ impl Unpacker {
             // The owner's sockets and every container's pipes go: their ends must not depend on us.
             let alone = fd::place(blob, BLOB.0)
                 .and_then(|()| fd::place(&theirs, REPORT.0))
-                .and_then(|()| gate.map_or(Ok(()), |gate| fd::place(gate, GATE.0)))
+                .and_then(|()| more.map_or(Ok(()), |more| fd::place(more, MORE.0)))
                 .and_then(|()| fd::close_from(3));
             let worked = alone.at(Stage::UNPACK, "descriptors").and_then(|()| {
                 let own = |number| fd::duplicate(number, 3).at(Stage::UNPACK, "descriptors");
-                let gate = gate.map(|_| own(GATE)).transpose()?.map(Into::into);
-                let source = Source { blob: own(BLOB)?.into(), gate };
-                Store::open(data_root)?.unpack(source, layer, ids, |offset| {
-                    channel::send(REPORT, &Report::Wanted { offset }, &[], true).at(Stage::UNPACK, "report")
-                })
+                let more = more.map(|_| own(MORE)).transpose()?;
+                work(own(BLOB)?, more)
             });
             let Err(error) = worked else { return 0 };
             let _ = channel::send(REPORT, &Report::Failed { error }, &[], true);

@@ -1,0 +1,139 @@
+//! Archives of images to numbered files: one pass over the archive that writes each regular file's bytes below a private
+//! directory, under a number, and hashes them. What an entry is called becomes a word of a table and never a path
+//! (security.md D14): which names mean something is decided by who reads the table.
+
+use super::inflate::Inflate;
+use super::stream::{Handoff, WAITING, produce};
+use super::tar::{Entry, Kind, Reader};
+use super::{Digest, Limits, On, Options, refuse, too_large};
+use crate::{At, Code, Error, Result, Stage};
+use caisson_sys::Fd;
+use caisson_sys::file::{open, openat2, resolve, write_all};
+use nix::sys::statvfs::fstatvfs;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::ffi::CString;
+use std::io::Read;
+use std::sync::mpsc;
+
+/// The table: an array of one object an entry, written last.
+const TABLE: &str = "table.json";
+/// Bytes of a name or a link's target; longer ones are nothing that an image's documents could mean.
+const NAME_BYTES: usize = 4096;
+/// Bytes of all of them together.
+const NAMES_BYTES: usize = 16 << 20;
+
+/// What an archive of images may cost: many images of many layers, but no more names than a directory bears. Its size is
+/// bounded by the file system alone; each layer's is when it is unpacked.
+fn limits() -> Limits {
+    Limits { entries: 65_536, inflated_bytes: u64::MAX, ..Limits::default() }
+}
+
+/// Writes the regular files of an archive, plain or gzip, into the empty `directory`, as `0`, `1` and so on, and then
+/// `table.json`: `{name, file, size, digest}` of a file, `{name, link, hard}` of a symbolic or hard link, in the
+/// archive's order. Directories, devices and FIFOs are left out, as are names that are no UTF-8 or longer than 4 KiB.
+///
+/// Nothing is synced, and nothing undone on an error.
+///
+/// # Errors
+/// [`Code::Archive`] for an archive that is malformed or truncated, and for a file that could not be written (with the
+/// errno); [`Code::ImageLimit`] for more than 65,536 entries, 16 MiB of names, or more bytes than there is room for;
+/// [`Code::Unsupported`] for another compression.
+pub fn spool(source: impl Read + Send, directory: &Fd) -> Result<()> {
+    let limits = limits();
+    let free = fstatvfs(directory).on(b"./")?;
+    // As for layers: a file system without a size says 0 for both.
+    let room = match free.blocks() {
+        0 => u64::MAX,
+        _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
+    };
+    let inflate = Inflate::new(source, &Options { limits, ..Options::default() }, room);
+    let (full_in, full_out) = mpsc::sync_channel(WAITING);
+    let (empty_in, empty_out) = mpsc::channel();
+    let table = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("inflate".to_owned())
+            .spawn_scoped(scope, move || produce(inflate, &full_in, &empty_out))
+            .at(Stage::UNPACK, "thread")?;
+        // No digest tells whether it is whole: its end mark must.
+        let mut reader = Reader::new(Handoff::new(full_out, empty_in), limits, false);
+        let mut table = Table::default();
+        while let Some(entry) = reader.next()? {
+            table.take(entry, &mut reader, directory)?;
+        }
+        reader.drain()?;
+        Ok(Value::Array(table.rows))
+    })?;
+    let bytes = serde_json::to_vec(&table)
+        .map_err(|error| Error::new(Code::Internal, Stage::UNPACK, TABLE, error.to_string()))?;
+    let file = create(directory, TABLE)?;
+    write_all(&file, &bytes).on(TABLE.as_bytes())
+}
+
+fn create(directory: &Fd, name: &str) -> Result<Fd> {
+    let c_name = CString::new(name).map_err(|_| Error::invalid("name", "holds a NUL byte"))?;
+    let flags = open::WRONLY | open::CREAT | open::EXCL;
+    openat2(directory, &c_name, flags, resolve::BENEATH | resolve::NO_SYMLINKS, 0o600).on(name.as_bytes())
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Table {
+    rows: Vec<Value>,
+    files: u64,
+    names: usize,
+}
+
+impl Table {
+    fn take<S: super::stream::Stream>(
+        &mut self,
+        entry: Entry,
+        data: &mut Reader<S>,
+        directory: &Fd,
+    ) -> Result<()> {
+        let is_known = |bytes: &[u8]| bytes.len() <= NAME_BYTES && !bytes.contains(&0);
+        if !is_known(&entry.name) || !is_known(&entry.target) {
+            return Ok(());
+        }
+        let (Ok(name), Ok(target)) = (String::from_utf8(entry.name), String::from_utf8(entry.target)) else {
+            return Ok(());
+        };
+        self.names += name.len() + target.len();
+        if self.names > NAMES_BYTES {
+            return Err(too_large("names", format!("its names take more than {NAMES_BYTES} bytes")));
+        }
+        match entry.kind {
+            Kind::File if entry.sparse.is_some() => {
+                return Err(refuse(name.as_bytes(), "a sparse file in an archive of images"));
+            }
+            Kind::File => {
+                let number = self.files;
+                self.files += 1;
+                let digest = write(&create(directory, &number.to_string())?, &name, data)?;
+                let digest = digest.to_string();
+                self.rows.push(json!({ "name": name, "file": number, "size": entry.size, "digest": digest }));
+            }
+            Kind::Link | Kind::Symlink => {
+                let hard = entry.kind == Kind::Link;
+                self.rows.push(json!({ "name": name, "link": target, "hard": hard }));
+            }
+            Kind::Directory | Kind::Fifo | Kind::Char | Kind::Block => {}
+        }
+        Ok(())
+    }
+}
+
+/// Writes the data of the current entry.
+fn write<S: super::stream::Stream>(file: &Fd, name: &str, data: &mut Reader<S>) -> Result<Digest> {
+    let mut hash = Sha256::new();
+    loop {
+        let piece = data.data()?;
+        let length = piece.len();
+        if length == 0 {
+            return Ok(Digest::from(<[u8; 32]>::from(hash.finalize())));
+        }
+        hash.update(piece);
+        write_all(file, piece).on(name.as_bytes())?;
+        data.consume(length);
+    }
+}

@@ -1,0 +1,72 @@
+/** `caisson load` and `caisson save`. */
+import { Engine } from '../index.ts'
+import { loadFlags, saveFlags } from './flags/images.ts'
+import type { LoadDraft, SaveDraft } from './flags/images.ts'
+import { parseAnywhere, WordError } from './flags/words.ts'
+import { helpText } from './help.ts'
+import { ProgressView } from './progress.ts'
+
+function engineAt(root: string | undefined): Engine {
+  return new Engine(root === undefined ? {} : { root })
+}
+
+/** Aborted by ^C: then nothing of it stays. */
+function interrupted(name: string): AbortSignal {
+  const over = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
+  return over.signal
+}
+
+/** Loads the images of an archive, and answers the exit code. */
+export async function load(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: LoadDraft = { quiet: false, help: false }
+  const [more] = parseAnywhere(loadFlags, words, draft)
+  if (draft.help) {
+    const summary = 'Load images from a tar archive or STDIN.'
+    process.stdout.write(helpText('caisson load [OPTIONS]', summary, loadFlags))
+    return 0
+  }
+  if (more !== undefined) throw new WordError("'caisson load' accepts no arguments")
+  if (draft.input === undefined && process.stdin.isTTY)
+    throw new WordError('requested load from stdin, but stdin is a terminal')
+  const view = draft.quiet || !process.stdout.isTTY ? undefined : new ProgressView(process.stdout)
+  const said: string[] = []
+  await engineAt(draft.root ?? root).images.load(draft.input ?? process.stdin, {
+    signal: interrupted('load'),
+    ...(draft.platform !== undefined && { platform: draft.platform }),
+    onProgress: (progress) => {
+      if (progress.kind === 'renamed')
+        said.push(
+          `The image ${progress.name} already exists, renaming the old one with ID ${progress.id} to empty string`,
+        )
+      else if (progress.kind === 'loaded')
+        said.push(
+          progress.name === undefined ? `Loaded image ID: ${progress.id}` : `Loaded image: ${progress.name}`,
+        )
+      else view?.show(progress)
+    },
+  })
+  view?.end()
+  process.stdout.write(said.map((line) => `${line}\n`).join(''))
+  return 0
+}
+
+/** Saves images, and answers the exit code. */
+export async function save(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: SaveDraft = { format: 'docker', help: false }
+  const refs = parseAnywhere(saveFlags, words, draft)
+  if (draft.help) {
+    const summary = 'Save one or more images to a tar archive (streamed to STDOUT by default).'
+    process.stdout.write(helpText('caisson save [OPTIONS] IMAGE [IMAGE...]', summary, saveFlags))
+    return 0
+  }
+  if (refs.length === 0) throw new WordError("'caisson save' requires at least 1 argument")
+  if (draft.output === undefined && process.stdout.isTTY)
+    throw new WordError('cowardly refusing to save to a terminal. Use the -o flag or redirect')
+  await engineAt(draft.root ?? root).images.save(refs, draft.output ?? process.stdout, {
+    format: draft.format,
+    signal: interrupted('save'),
+  })
+  return 0
+}

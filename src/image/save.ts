@@ -1,0 +1,143 @@
+/**
+ * Images to an archive: an OCI layout, with docker's `manifest.json` beside it, as docker writes them since 25. What is in
+ * it depends on the images and their names alone, and each blob is in it once.
+ */
+import { createReadStream, createWriteStream, realpathSync, statSync } from 'node:fs'
+import { open, rename, rm } from 'node:fs/promises'
+import { Readable } from 'node:stream'
+import type { Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { CaissonError, refuse } from '../errors.ts'
+import type { Content } from './content.ts'
+import type { Descriptor, Manifest } from './manifest.ts'
+import { parseName, showName } from './reference.ts'
+import { tar } from './tar.ts'
+import type { TarEntry } from './tar.ts'
+
+/** What an archive can be read as: by docker too, or as an OCI layout alone. */
+export type ArchiveFormat = 'docker' | 'oci'
+
+/** An image to be saved. */
+export interface SavedImage {
+  /** Of its manifest. */
+  descriptor: Descriptor
+  manifest: Manifest
+  /** The whole names that it has in the archive. */
+  names: readonly string[]
+}
+
+export interface SaveOptions {
+  format: ArchiveFormat
+  signal: AbortSignal
+}
+
+/** Bytes of a blob that are read at a time. */
+const piece = 1 << 18
+
+function path(digest: string): string {
+  return `blobs/${digest.replace(':', '/')}`
+}
+
+/** All blobs of the images, by name. */
+function blobsOf(content: Content, images: readonly SavedImage[]): Map<string, Descriptor> {
+  const blobs = new Map<string, Descriptor>()
+  for (const { descriptor, manifest } of images)
+    for (const one of [descriptor, manifest.config, ...manifest.layers]) blobs.set(path(one.digest), one)
+  for (const { digest, size } of blobs.values()) {
+    if (content.has(digest, size)) continue
+    const message = `blob ${digest} is not in the store any more: pull the image again, or load it`
+    throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: digest })
+  }
+  return blobs
+}
+
+function document(name: string, value: object): TarEntry {
+  const bytes = Buffer.from(JSON.stringify(value))
+  return { name, size: bytes.length, content: () => [bytes] }
+}
+
+/** The index of the layout: an entry a name. */
+function index(images: readonly SavedImage[]): object {
+  const manifests = images.flatMap(({ descriptor: { mediaType, digest, size }, names }) => {
+    const entry = { mediaType, digest, size }
+    if (names.length === 0) return [entry]
+    return names.map((name) => ({
+      ...entry,
+      annotations: {
+        'io.containerd.image.name': name,
+        'org.opencontainers.image.ref.name': parseName(name).tag,
+      },
+    }))
+  })
+  return { schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests }
+}
+
+function entries(content: Content, images: readonly SavedImage[], format: ArchiveFormat): TarEntry[] {
+  const none = (): [] => []
+  const blobs = [...blobsOf(content, images)].map(([name, { digest, size }]): TarEntry => ({
+    name,
+    size,
+    content: () => createReadStream(content.path(digest), { highWaterMark: piece }),
+  }))
+  const docker = images.map(({ manifest, names }) => ({
+    Config: path(manifest.config.digest),
+    RepoTags: names.length === 0 ? null : names.map(showName),
+    Layers: manifest.layers.map(({ digest }) => path(digest)),
+  }))
+  const all: TarEntry[] = [
+    { name: 'blobs/', size: 0, content: none },
+    { name: 'blobs/sha256/', size: 0, content: none },
+    ...blobs,
+    document('index.json', index(images)),
+    ...(format === 'docker' ? [document('manifest.json', docker)] : []),
+    document('oci-layout', { imageLayoutVersion: '1.0.0' }),
+  ]
+  return all.toSorted((one, other) => (one.name < other.name ? -1 : 1))
+}
+
+let serial = 0
+
+/** A file that is there as a whole or not at all; what is there and is no regular file is written to as it is. */
+async function toFile(bytes: AsyncIterable<Uint8Array>, target: string, signal: AbortSignal): Promise<void> {
+  const known = statSync(target, { throwIfNoEntry: false })
+  if (known?.isDirectory() === true) throw refuse('target', `'${target}' is a directory`)
+  if (known !== undefined && !known.isFile()) {
+    await pipeline(Readable.from(bytes), createWriteStream(target, { flags: 'w' }), { signal })
+    return
+  }
+  const real = known === undefined ? target : realpathSync(target)
+  const aside = `${real}.${process.pid}-${Date.now()}-${(serial += 1)}`
+  const file = await open(aside, 'wx', 0o600).catch((error: unknown) => {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+    throw refuse('target', `'${target}' cannot be written: ${code}`)
+  })
+  try {
+    await pipeline(Readable.from(bytes), file.createWriteStream({ flush: true }), { signal })
+    await rename(aside, real)
+  } catch (error) {
+    await file.close().catch(() => {})
+    await rm(aside, { force: true })
+    throw error
+  }
+}
+
+/** Saves images to a file, or to a stream, which is ended then. */
+export async function save(
+  content: Content,
+  images: readonly SavedImage[],
+  target: string | Writable,
+  { format, signal }: SaveOptions,
+): Promise<void> {
+  signal.throwIfAborted()
+  const kept = await content.keep(signal)
+  try {
+    const bytes = tar(entries(content, images, format))
+    if (typeof target === 'string') await toFile(bytes, target, signal)
+    else await pipeline(Readable.from(bytes), target, { signal })
+  } catch (error) {
+    signal.throwIfAborted()
+    throw error
+  } finally {
+    kept.release()
+  }
+}
