@@ -160,9 +160,7 @@ export class ImageCollection {
 
   /** Gives an image one more name; what had it loses it. */
   async tag(source: string, target: string): Promise<void> {
-    const { entries } = this.#find(source)
-    const named = this.#named(source)
-    const entry = entries.find((one) => one.name === named) ?? entries[0]
+    const [entry] = this.#find(source).entries
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
     if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
@@ -213,11 +211,10 @@ export class ImageCollection {
     const wanted = typeof references === 'string' ? [references] : references
     if (wanted.length === 0) throw refuse('image', 'is missing')
     for (const reference of wanted) {
-      const { entries } = this.#find(reference)
-      const name = this.#named(reference)
-      const descriptor = entries.find((entry) => entry.name === name) ?? entries[0]
+      const { entries, manifest } = this.#find(reference)
+      const [descriptor] = entries
       if (descriptor === undefined) continue
-      const { manifest } = this.#read(descriptor)
+      const name = this.#named(reference)
       const names = images.get(descriptor.digest)?.names ?? []
       images.set(descriptor.digest, {
         descriptor,
@@ -367,7 +364,10 @@ export class ImageCollection {
       const named = found?.entries.find((entry) => entry.name === name)
       // First what was asked for.
       if (found !== undefined && named !== undefined)
-        return this.#read(named, [named, ...found.entries.filter((entry) => entry !== named)])
+        return {
+          ...this.#read(named),
+          entries: [named, ...found.entries.filter((entry) => entry !== named)],
+        }
     }
     const hex = reference.replace(/^sha256:/, '')
     const found = /^[a-f0-9]{1,64}$/.test(hex)

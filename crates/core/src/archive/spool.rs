@@ -2,11 +2,9 @@
 //! directory, under a number, and hashes them. What an entry is called becomes a word of a table and never a path
 //! (security.md D14): which names mean something is decided by who reads the table.
 
-use super::inflate::Inflate;
-use super::stream::{Handoff, WAITING, produce};
 use super::tar::{Entry, Kind, Reader};
 use super::{Digest, Limits, On, Options, refuse, too_large};
-use crate::{At, Code, Error, Result, Stage};
+use crate::{Code, Error, Result, Stage};
 use caisson_sys::Fd;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use nix::sys::statvfs::fstatvfs;
@@ -14,7 +12,6 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::ffi::CString;
 use std::io::Read;
-use std::sync::mpsc;
 
 /// The table: an array of one object an entry, written last.
 const TABLE: &str = "table.json";
@@ -29,7 +26,7 @@ fn limits() -> Limits {
     Limits { entries: 65_536, inflated_bytes: u64::MAX, ..Limits::default() }
 }
 
-/// Writes the regular files of an archive, plain or gzip, into the empty `directory`, as `0`, `1` and so on, and then
+/// Writes the regular files of an archive, plain, gzip or zstd, into the empty `directory`, as `0`, `1` and so on, and then
 /// `table.json`: `{name, file, size, digest}` of a file, `{name, link, hard}` of a symbolic or hard link, in the
 /// archive's order. Directories, devices and FIFOs are left out, as are names that are no UTF-8 or longer than 4 KiB.
 ///
@@ -47,19 +44,11 @@ pub fn spool(source: impl Read + Send, directory: &Fd) -> Result<()> {
         0 => u64::MAX,
         _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
     };
-    let inflate = Inflate::new(source, &Options { limits, ..Options::default() }, room);
-    let (full_in, full_out) = mpsc::sync_channel(WAITING);
-    let (empty_in, empty_out) = mpsc::channel();
-    let table = std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("inflate".to_owned())
-            .spawn_scoped(scope, move || produce(inflate, &full_in, &empty_out))
-            .at(Stage::UNPACK, "thread")?;
-        // No digest tells whether it is whole: its end mark must.
-        let mut reader = Reader::new(Handoff::new(full_out, empty_in), limits, false);
+    // No digest tells whether it is whole: its end mark must.
+    let (_, table) = super::stream(source, &Options { limits, ..Options::default() }, room, |reader| {
         let mut table = Table::default();
         while let Some(entry) = reader.next()? {
-            table.take(entry, &mut reader, directory)?;
+            table.take(entry, reader, directory)?;
         }
         reader.drain()?;
         Ok(Value::Array(table.rows))
