@@ -255,7 +255,6 @@ export const runFlags: readonly Flag<RunDraft>[] = [
     help: 'Tune container pids limit (set -1 for unlimited)',
     apply: number('pids'),
   },
-  { long: 'read-only', help: "Mount the container's root filesystem as read only", apply: on('readOnly') },
   {
     long: 'platform',
     value: 'string',
@@ -278,6 +277,7 @@ export const runFlags: readonly Flag<RunDraft>[] = [
     help: 'Suppress the pull output',
     apply: (draft, value) => void (draft.quiet = isTrue(value)),
   },
+  { long: 'read-only', help: "Mount the container's root filesystem as read only", apply: on('readOnly') },
   {
     long: 'rm',
     help: 'Remove the container when it exits: so far every one is',
