@@ -54,7 +54,7 @@ export class Engine {
     this.#images = new Images(
       this.roots.data,
       (layer, signal, wanted) => unpackLayer(this.#shim, layer, signal, wanted),
-      (source, directory, signal) => readArchive(this.#shim, source, directory, signal),
+      (source, directory, signal, layer = false) => readArchive(this.#shim, source, directory, signal, layer),
     )
     this.images = new ImageCollection(this.roots.data, this.#images, () => sweep(this.#shim))
   }

@@ -19,7 +19,7 @@ mod tar;
 
 pub use digest::Digest;
 pub use remove::remove_tree;
-pub use spool::spool;
+pub use spool::{spool, spool_layer};
 
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};
