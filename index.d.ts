@@ -57,9 +57,10 @@ export declare class Shim {
   unpack(options: UnpackOptions): Failure | null
   /**
    * Reads an archive of images, a descriptor at its beginning, into an empty directory, an open one: its files under
-   * numbers, and `table.json` with what they are called. Both stay the caller's; the event is `unpacked` or `failed`.
+   * numbers, and `table.json` with what they are called; or with `layer` what is one layer to be. Both stay the
+   * caller's; the event is `unpacked` or `failed`.
    */
-  spool(token: number, source: number, directory: number): Failure | null
+  spool(token: number, source: number, directory: number, layer: boolean): Failure | null
   /** Removes what was thrown away of the store; the event is `done`. */
   sweep(token: number): Failure | null
   /** Ends an unpacking; the event is its failure. */

@@ -25,15 +25,16 @@ export type { Output } from './container/stdio.ts'
 export type { Duration, Size } from './container/units.ts'
 export { login, logout } from './image/accounts.ts'
 export type { Account } from './image/accounts.ts'
+export type { ImageCollection } from './image/collection.ts'
 export type {
   HistoryEntry,
-  ImageCollection,
   ImageInfo,
+  ImportOptions,
   Removed,
   SaveImageOptions,
   StoreUsage,
   TransferOptions,
-} from './image/collection.ts'
+} from './image/info.ts'
 export type { Followed } from './image/followed.ts'
 export type { LoadProgress } from './image/load.ts'
 export type { PullProgress } from './image/pull.ts'

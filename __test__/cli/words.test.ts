@@ -122,6 +122,7 @@ test('each flag is in the help, once, and in order', (t) => {
 
 test('facts by a template', (t) => {
   const facts = { version: '1', list: ['a'] }
+  t.is(format({ a: { b: {} } }, '{{json .a}}'), '{"b":{}}\n')
   t.is(format(facts, 'json'), '{"version":"1","list":["a"]}\n')
   t.is(format(facts, 'v{{.Version}} {{json .list}}'), 'v1 ["a"]\n')
   t.throws(() => format(facts, '{{.nothing}}'), { message: /no field nothing/ })

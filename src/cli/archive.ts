@@ -1,7 +1,7 @@
-/** `caisson load` and `caisson save`. */
+/** `caisson load`, `caisson save` and `caisson import`. */
 import { Engine } from '../index.ts'
-import { loadFlags, saveFlags } from './flags/images.ts'
-import type { LoadDraft, SaveDraft } from './flags/images.ts'
+import { importFlags, loadFlags, saveFlags } from './flags/images.ts'
+import type { ImportDraft, LoadDraft, SaveDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
@@ -68,5 +68,30 @@ export async function save(words: readonly string[], root: string | undefined): 
     format: draft.format,
     signal: interrupted('save'),
   })
+  return 0
+}
+
+/** Imports a root file system, and answers the exit code. */
+export async function importRootfs(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: ImportDraft = { changes: [], help: false }
+  const [source, reference, more] = parseAnywhere(importFlags, words, draft)
+  if (draft.help) {
+    const summary = 'Import the contents of a tar archive as the root file system of an image.'
+    process.stdout.write(helpText('caisson import [OPTIONS] FILE|- [REPOSITORY[:TAG]]', summary, importFlags))
+    return 0
+  }
+  if (source === undefined || more !== undefined)
+    throw new WordError("'caisson import' requires 1 or 2 arguments")
+  if (source === '-' && process.stdin.isTTY)
+    throw new WordError('requested import from stdin, but stdin is a terminal')
+  if (/^https?:/.test(source)) throw new WordError('an import from a URL is not supported: fetch it first')
+  const image = await engineAt(draft.root ?? root).images.import(source === '-' ? process.stdin : source, {
+    signal: interrupted('import'),
+    changes: draft.changes,
+    message: draft.message ?? `Imported from ${source}`,
+    ...(reference !== undefined && { reference }),
+    ...(draft.platform !== undefined && { platform: draft.platform }),
+  })
+  process.stdout.write(`${image.id}\n`)
   return 0
 }

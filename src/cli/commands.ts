@@ -34,6 +34,11 @@ export const commands: readonly CommandRow[] = [
     act: async (words, root) => (await import('./images.ts')).images(words, root),
   },
   {
+    name: 'import',
+    summary: 'Import a root file system from a tar archive as an image',
+    act: async (words, root) => (await import('./archive.ts')).importRootfs(words, root),
+  },
+  {
     name: 'info',
     summary: 'Show what is installed, and where',
     act: async (words, root) => (await import('./info.ts')).info(words, root),

@@ -1,6 +1,6 @@
 /** `caisson image`, `rmi`, `tag`, `history`: one image, and what becomes of it. */
 import { CaissonError, Engine } from '../index.ts'
-import { load, save } from './archive.ts'
+import { importRootfs, load, save } from './archive.ts'
 import { fail } from './fail.ts'
 import { factsFlags, historyFlags, pruneFlags, rmiFlags } from './flags/images.ts'
 import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
@@ -173,6 +173,7 @@ type Act = (words: readonly string[], root: string | undefined) => Promise<numbe
 
 const acts: Readonly<Record<string, Act>> = {
   history,
+  import: importRootfs,
   inspect,
   list: images,
   load,

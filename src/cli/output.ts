@@ -36,14 +36,14 @@ function fieldOf(within: unknown, name: string): unknown {
 /** Facts in the form asked for. A field that is not there is an error that names it. */
 export function format(facts: Record<string, unknown>, form: string): string {
   if (form === 'json') return `${JSON.stringify(facts)}\n`
-  const text = form.replaceAll(
-    /\{\{\s*(json )?\.([A-Za-z0-9.]*)\s*\}\}/g,
-    (_, json: string | undefined, name: string) => {
-      if (name === '') return JSON.stringify(facts)
-      const value = name.split('.').reduce<unknown>((within, part) => fieldOf(within, part), facts)
-      return json === undefined && typeof value === 'string' ? value : JSON.stringify(value)
-    },
-  )
-  if (/\{\{|\}\}/.test(text)) throw new WordError(`template: '${form}' is more than fields`)
+  const fields = /\{\{\s*(json )?\.([A-Za-z0-9.]*)\s*\}\}/g
+  // Of the template, not of what it gives: JSON ends in braces, too.
+  if (/\{\{|\}\}/.test(form.replaceAll(fields, '')))
+    throw new WordError(`template: '${form}' is more than fields`)
+  const text = form.replaceAll(fields, (_, json: string | undefined, name: string) => {
+    if (name === '') return JSON.stringify(facts)
+    const value = name.split('.').reduce<unknown>((within, part) => fieldOf(within, part), facts)
+    return json === undefined && typeof value === 'string' ? value : JSON.stringify(value)
+  })
   return `${text}\n`
 }

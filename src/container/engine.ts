@@ -2,7 +2,7 @@
 import { Images } from '../image/images.ts'
 import type { Image as ReadyImage } from '../image/images.ts'
 import { ImageCollection } from '../image/collection.ts'
-import type { ImageInfo, TransferOptions } from '../image/collection.ts'
+import type { ImageInfo, TransferOptions } from '../image/info.ts'
 import type { Followed } from '../image/followed.ts'
 import type { PullProgress } from '../image/pull.ts'
 import { native } from '../native.ts'
@@ -57,7 +57,7 @@ export class Engine {
     this.#images = new Images(
       this.roots.data,
       (layer, signal, wanted) => unpackLayer(this.#shim, layer, signal, wanted),
-      (source, directory, signal) => readArchive(this.#shim, source, directory, signal),
+      (source, directory, signal, layer = false) => readArchive(this.#shim, source, directory, signal, layer),
     )
     this.images = new ImageCollection(this.roots.data, this.#images, () => sweep(this.#shim))
   }

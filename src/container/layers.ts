@@ -39,15 +39,19 @@ export function unpackLayer(
   })
 }
 
-/** Has the shim's reader read an archive of images into a directory; settles once nobody writes there any more. */
+/**
+ * Has the shim's reader read an archive of images into a directory, or with `layer` one layer; settles once nobody writes
+ * there any more.
+ */
 export function readArchive(
   connection: ShimConnection,
   source: number,
   directory: number,
   signal: AbortSignal,
+  layer: boolean,
 ): Promise<void> {
   const token = connection.token()
-  return ask(connection, token, (shim) => shim.spool(token, source, directory), signal)
+  return ask(connection, token, (shim) => shim.spool(token, source, directory, layer), signal)
 }
 
 /** Has what was thrown away of the store removed; settles once that is done. */

@@ -63,7 +63,7 @@ function named(name: string, what: string): string | undefined {
 }
 
 /** By the blob's first bytes: what the archive calls it says nothing. */
-function typeOf(file: SpooledFile): string {
+export function typeOf(file: SpooledFile): string {
   const [first, second, third, fourth] = head(file)
   if (first === 0x1f && second === 0x8b) return `${layerType}+gzip`
   if (first === 0x28 && second === 0xb5 && third === 0x2f && fourth === 0xfd) return `${layerType}+zstd`
@@ -138,7 +138,10 @@ class DockerArchive {
 }
 
 /** The manifest of an image that has none. The same image gives the same one. */
-function manifestOf(config: SpooledFile, layers: readonly ArchivedLayer[]): Descriptor & { bytes: Buffer } {
+export function manifestOf(
+  config: Pick<Descriptor, 'digest' | 'size'>,
+  layers: readonly ArchivedLayer[],
+): Descriptor & { bytes: Buffer } {
   const described = (
     mediaType: string,
     { digest, size }: Pick<Descriptor, 'digest' | 'size'>,

@@ -9,76 +9,23 @@ import type { Fields } from './document.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
-import { mostConfigBytes, mostManifestBytes, parseManifest, showPlatform } from './manifest.ts'
+import { mostConfigBytes, showPlatform } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
 import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
 import type { PushProgress } from './push.ts'
 import { familiar, fullName, parseName, showName } from './reference.ts'
-import type { ArchiveFormat, SavedImage } from './save.ts'
+import type {
+  HistoryEntry,
+  ImageInfo,
+  ImportOptions,
+  Removed,
+  SaveImageOptions,
+  StoreUsage,
+  TransferOptions,
+} from './info.ts'
+import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
-
-/** An image that is here. */
-export interface ImageInfo {
-  /** The digest of its config, `sha256:…`: docker's id. */
-  id: string
-  /** The digest of its manifest. */
-  digest: string
-  /** What it is called, as people write it: `debian:12`. None: it is dangling. */
-  names: readonly string[]
-  /** What registries call it: `debian@sha256:…`. */
-  repoDigests: readonly string[]
-  /** When it was made, if it says so. */
-  created: Date | undefined
-  /** Bytes of its layers, inflated. */
-  size: number
-  /** `linux/amd64`. */
-  platform: string
-  labels: Readonly<Record<string, string>>
-}
-
-/** A step of an image's making. */
-export interface HistoryEntry {
-  created: Date | undefined
-  createdBy: string
-  comment: string
-  /** Bytes of its layer, inflated; 0 of a step that made none. */
-  size: number
-}
-
-/** What a removal did. */
-export interface Removed {
-  /** Names that were taken away. */
-  untagged: readonly string[]
-  /** Ids of images that are gone. */
-  deleted: readonly string[]
-}
-
-/** How an image is pulled or pushed. */
-export interface TransferOptions<Progress> {
-  /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
-  platform?: string
-  /** Aborting it ends the transfer; what came so far is kept. */
-  signal?: AbortSignal
-  onProgress?: (progress: Progress) => void
-}
-
-/** How images are saved. */
-export interface SaveImageOptions {
-  /** `oci` leaves out what only docker's own reader needs. Default `docker`, which is read as both. */
-  format?: ArchiveFormat
-  signal?: AbortSignal
-}
-
-/** What the store holds, in bytes. */
-export interface StoreUsage {
-  images: number
-  /** Images of which a container runs are not counted here. */
-  layers: { count: number; bytes: number }
-  blobs: { count: number; bytes: number }
-  /** What a prune of everything without a name would free. */
-  reclaimable: number
-}
 
 /** One image and all names of it. */
 interface Known {
@@ -193,6 +140,18 @@ export class ImageCollection {
     const ids = await this.#images.load(source, { signal, platform, report })
     if (isPostponed(this.#root)) await this.#collect({})
     return Promise.all(ids.map((id) => this.get(id)))
+  }
+
+  /**
+   * Imports the tar archive of a root file system, plain or gzip, as an image with one layer.
+   * @throws CaissonError ERR_ARCHIVE, ERR_IMAGE_LIMIT; ERR_INVALID_OPTION for a name or a change that is none.
+   */
+  async import(source: string | Readable, options: ImportOptions = {}): Promise<ImageInfo> {
+    const { reference, changes = [], message = 'Imported from -', signal = never, platform } = options
+    const name = reference === undefined ? undefined : parseName(reference)
+    if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
+    const as = { name: name && fullName(name), changes, message }
+    return this.get(await this.#images.import(source, as, { signal, platform }))
   }
 
   /**
@@ -334,13 +293,10 @@ export class ImageCollection {
   }
 
   #read(entry: Entry): Known {
-    const what = `manifest ${entry.digest}`
-    const { layout } = this.#content
-    const document = parseManifest(layout.blob(entry, mostManifestBytes, what), what, entry.mediaType)
-    if (document.kind !== 'manifest') throw new CaissonError('ERR_INVALID_IMAGE', `${what}: is an index`)
-    const about = `config ${document.config.digest}`
-    const config = parse(layout.blob(document.config, mostConfigBytes, about), about)
-    return { entries: [], manifest: document, config }
+    const manifest = this.#content.manifest(entry)
+    const what = `config ${manifest.config.digest}`
+    const config = parse(this.#content.layout.blob(manifest.config, mostConfigBytes, what), what)
+    return { entries: [], manifest, config }
   }
 
   /** The whole name, if that is what is meant and there is such an image. */

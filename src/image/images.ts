@@ -9,9 +9,10 @@ import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
 import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
+import type { ImportedAs } from './import.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
-import type { LoadProgress } from './load.ts'
+import type { LoadContext, LoadProgress } from './load.ts'
 import { mostManifestBytes, parseManifest, parsePlatform } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
 import type { PullProgress } from './pull.ts'
@@ -186,14 +187,28 @@ export class Images {
   async load(source: string | Readable, { signal, platform, report }: ArchiveOptions): Promise<string[]> {
     const wanted = platform === undefined ? undefined : parsePlatform(platform)
     const { load } = await import('./load.ts')
-    const context = {
+    return load(this.#loading, source, { signal, platform: wanted, report })
+  }
+
+  /** Imports a root file system; the image's id. */
+  async import(
+    source: string | Readable,
+    as: ImportedAs,
+    { signal, platform, report }: ArchiveOptions,
+  ): Promise<string> {
+    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    const { importRootfs } = await import('./import.ts')
+    return importRootfs(this.#loading, source, as, { signal, platform: wanted, report })
+  }
+
+  get #loading(): LoadContext {
+    return {
       root: this.#root,
       store: this.store,
       content: this.content,
       unpackLayer: this.#unpackLayer,
       readArchive: this.#readArchive,
     }
-    return load(context, source, { signal, platform: wanted, report })
   }
 
   /** Whether a container runs of one of these. */

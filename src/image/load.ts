@@ -2,14 +2,9 @@
  * An archive of images into the store. It is read once, into a spool; nothing of it is in the store before all its
  * documents were found right, and nothing has a name before all of it is on the disk.
  */
-import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { CaissonError, refuse } from '../errors.ts'
-import { native } from '../native.ts'
+import { CaissonError } from '../errors.ts'
 import { imagesIn } from './archive.ts'
 import type { ArchivedImage } from './archive.ts'
 import type { Content, Entry } from './content.ts'
@@ -17,7 +12,7 @@ import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { Platform } from './manifest.ts'
 import { showName } from './reference.ts'
-import { Spool } from './spool.ts'
+import { readSource } from './source.ts'
 import type { ReadArchive } from './spool.ts'
 import type { Facts, ImageStore } from './store.ts'
 
@@ -57,45 +52,6 @@ export interface LoadOptions {
   report?: ((progress: LoadProgress) => void) | undefined
 }
 
-/** Reads a file of this machine. */
-async function readFile(
-  { root, readArchive }: LoadContext,
-  path: string,
-  signal: AbortSignal,
-): Promise<Spool> {
-  const file = await open(path, 'r').catch((error: unknown) => {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-    throw refuse('source', `'${path}' cannot be opened: ${code}`)
-  })
-  try {
-    if ((await file.stat()).isDirectory()) throw refuse('source', `'${path}' is a directory`)
-    return await Spool.read(root, file.fd, readArchive, signal)
-  } finally {
-    await file.close()
-  }
-}
-
-/** Reads a stream, by a pipe. */
-async function readStream(context: LoadContext, source: Readable, signal: AbortSignal): Promise<Spool> {
-  const { addon } = native()
-  const [read, write] = addon.pipe() as [number, number]
-  addon.widen(write)
-  const writer = new Socket({ fd: write, readable: false, writable: true })
-  addon.releaseDescriptor(write)
-  const broken = new AbortController()
-  const both = AbortSignal.any([signal, broken.signal])
-  // Not waited for: a source that never ends does not end when it is destroyed either.
-  void pipeline(source, writer).catch((error: unknown) => broken.abort(error))
-  try {
-    return await Spool.read(context.root, read, context.readArchive, both)
-  } finally {
-    addon.closeDescriptor(read)
-    // Who reads no more, because it failed, must not keep who writes waiting.
-    writer.destroy()
-    if (!writer.closed) await once(writer, 'close')
-  }
-}
-
 /** An image whose layers are there. */
 interface Ready {
   image: ArchivedImage
@@ -115,30 +71,18 @@ class Load {
     this.#options = options
   }
 
-  /** The ids of the images, in the archive's order. */
-  async run(source: string | Readable): Promise<string[]> {
-    const { signal, platform } = this.#options
-    signal.throwIfAborted()
-    const spool =
-      typeof source === 'string'
-        ? await readFile(this.#context, source, signal)
-        : await readStream(this.#context, source, signal)
+  /** Unpacks what is not there, stores, and names. */
+  async run(images: readonly ArchivedImage[]): Promise<void> {
+    // From here on until they have names, nobody takes away what they build on.
+    const kept = await this.#context.content.keep(this.#options.signal)
     try {
-      const images = await imagesIn(spool, platform)
-      // From here on until they have names, nobody takes away what they build on.
-      const kept = await this.#context.content.keep(signal)
-      try {
-        const ready: Ready[] = []
-        for (const image of images) ready.push(this.#known(image) ?? (await this.#unpack(image)))
-        for (const { image, isNew } of ready) if (isNew) await this.#store(image)
-        this.#context.content.sync()
-        await this.#name(ready)
-      } finally {
-        kept.release()
-      }
-      return [...new Set(images.map(({ config }) => config.digest))]
+      const ready: Ready[] = []
+      for (const image of images) ready.push(this.#known(image) ?? (await this.#unpack(image)))
+      for (const { image, isNew } of ready) if (isNew) await this.#store(image)
+      this.#context.content.sync()
+      await this.#name(ready)
     } finally {
-      await spool.dispose()
+      kept.release()
     }
   }
 
@@ -220,16 +164,33 @@ class Load {
   }
 }
 
-/** Loads the images of an archive; their ids. */
+/** Puts images of a spool into the store, all or none. */
+export async function settle(
+  context: LoadContext,
+  images: readonly ArchivedImage[],
+  options: LoadOptions,
+): Promise<void> {
+  try {
+    await new Load(context, options).run(images)
+  } catch (error) {
+    options.signal.throwIfAborted()
+    throw error
+  }
+}
+
+/** Loads the images of an archive; their ids, in the archive's order. */
 export async function load(
   context: LoadContext,
   source: string | Readable,
   options: LoadOptions,
 ): Promise<string[]> {
+  const { root, readArchive } = context
+  const spool = await readSource(root, source, readArchive, options.signal)
   try {
-    return await new Load(context, options).run(source)
-  } catch (error) {
-    options.signal.throwIfAborted()
-    throw error
+    const images = await imagesIn(spool, options.platform)
+    await settle(context, images, options)
+    return [...new Set(images.map(({ config }) => config.digest))]
+  } finally {
+    await spool.dispose()
   }
 }

@@ -13,8 +13,16 @@ import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
 import { invalid, tooLarge } from './document.ts'
 
-/** Reads an archive, an open one, into an open empty directory; settles once it is there or nobody writes any more. */
-export type ReadArchive = (source: number, directory: number, signal: AbortSignal) => Promise<void>
+/**
+ * Reads an archive, an open one, into an open empty directory, or with `layer` what is one layer to be; settles once it is
+ * there or nobody writes any more.
+ */
+export type ReadArchive = (
+  source: number,
+  directory: number,
+  signal: AbortSignal,
+  layer?: boolean,
+) => Promise<void>
 
 /** A file of the archive. */
 export interface SpooledFile {
@@ -28,6 +36,14 @@ export interface SpooledFile {
 /** A row of the table, as crates/core/src/archive/spool.rs writes it. */
 type Row =
   { name: string; file: number; size: number; digest: string } | { name: string; link: string; hard: boolean }
+
+/** The one row of what was read as a layer. */
+interface LayerRow {
+  file: number
+  size: number
+  digest: string
+  diffId: string
+}
 
 /** How many links may lead to one another. */
 const mostLinks = 16
@@ -73,6 +89,7 @@ export class Spool {
   readonly #directory: string
   readonly #lock: Lock
   readonly #rows = new Map<string, Row>()
+  #layer: LayerRow | undefined
   /** Names that stand for two things. */
   readonly #doubled = new Set<string>()
 
@@ -106,8 +123,11 @@ export class Spool {
   }
 
   #index(): void {
-    const rows = JSON.parse(readFileSync(join(this.#directory, 'table.json'), 'utf8')) as Row[]
+    const rows = JSON.parse(readFileSync(join(this.#directory, 'table.json'), 'utf8')) as (
+      Row | (Row & LayerRow)
+    )[]
     for (const row of rows) {
+      if ('diffId' in row) this.#layer = row
       const name = plain(row.name)
       if (name === undefined) continue
       const before = this.#rows.get(name)
@@ -143,6 +163,13 @@ export class Spool {
       shown,
       at === plain(name) ? 'is no file of the archive' : 'is a link to no file of the archive',
     )
+  }
+
+  /** The one layer that was read as a whole, and what it hashes to when it is inflated. */
+  layer(): SpooledFile & { diffId: string } {
+    const row = this.#layer
+    if (row === undefined) throw new CaissonError('ERR_INTERNAL', 'no layer was read')
+    return { ...row, path: join(this.#directory, String(row.file)) }
   }
 
   /** The bytes of a document. */

@@ -3,6 +3,7 @@
  *
  *   images/                          what was pulled, an OCI image layout (content.ts)
  *   ingest/                          blobs on their way there (crates/core/src/ingest.rs)
+ *   spool/ID/                        an archive that is being loaded (spool.ts)
  *   layers/CHAIN/{root/,layer.json}  a layer, whole and on the disk (crates/core/src/layers.rs makes them)
  *   facts/DIGEST.json                what a manifest of this digest came to, once verified
  *   layouts/KEY.json                 the same by layout and tag, for as long as the layout's index is the same file

@@ -195,10 +195,10 @@ wire! {
         11 Listening { token: u64, container: u64, port: u16 },
         /// Removes what was thrown away of the store; the answer is [`Event::Done`].
         12 Sweep { token: u64 },
-        /// Reads an archive of images into a directory, as [`crate::archive::spool`] does; the answer is
-        /// [`Event::Unpacked`]. Descriptors: the archive, at its beginning, and the empty directory, which is the owner's
-        /// to remove.
-        13 Spool { token: u64 },
+        /// Reads an archive of images into a directory, as [`crate::archive::spool`] does, or with `layer` what is one layer
+        /// to be, as [`crate::archive::spool_layer`] does; the answer is [`Event::Unpacked`]. Descriptors: the archive, at
+        /// its beginning, and the empty directory, which is the owner's to remove.
+        13 Spool { token: u64, layer: bool },
     }
 }
 
@@ -345,7 +345,7 @@ impl Request {
             | Self::List { token }
             | Self::Wait { token, .. }
             | Self::Sweep { token }
-            | Self::Spool { token }
+            | Self::Spool { token, .. }
             | Self::Listening { token, .. } => Some(*token),
             Self::Signal { .. } | Self::Kill { .. } | Self::Resize { .. } | Self::Cancel { .. } => None,
         }

@@ -235,10 +235,11 @@ impl Shim {
     }
 
     /// Reads an archive of images, a descriptor at its beginning, into an empty directory, an open one: its files under
-    /// numbers, and `table.json` with what they are called. Both stay the caller's; the event is `unpacked` or `failed`.
+    /// numbers, and `table.json` with what they are called; or with `layer` what is one layer to be. Both stay the
+    /// caller's; the event is `unpacked` or `failed`.
     #[napi(catch_unwind)]
-    pub fn spool(&self, token: f64, source: i32, directory: i32) -> Option<Failure> {
-        let request = Request::Spool { token: token as u64 };
+    pub fn spool(&self, token: f64, source: i32, directory: i32, layer: bool) -> Option<Failure> {
+        let request = Request::Spool { token: token as u64, layer };
         self.send(&request, &[&Number(source), &Number(directory)]).err().map(Into::into)
     }
 

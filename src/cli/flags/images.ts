@@ -90,6 +90,36 @@ export const saveFlags: readonly Flag<SaveDraft>[] = [
   },
 ]
 
+export interface ImportDraft extends Common {
+  changes: string[]
+  message?: string
+  platform?: string
+}
+
+export const importFlags: readonly Flag<ImportDraft>[] = [
+  {
+    long: 'change',
+    short: 'c',
+    value: 'list',
+    help: 'Apply a Dockerfile instruction to the image',
+    apply: (draft, value) => void draft.changes.push(value),
+  },
+  ...common<ImportDraft>(),
+  {
+    long: 'message',
+    short: 'm',
+    value: 'string',
+    help: 'Set a commit message for the imported image',
+    apply: (draft, value) => void (draft.message = value),
+  },
+  {
+    long: 'platform',
+    value: 'string',
+    help: 'Set the platform, OS/ARCH[/VARIANT]',
+    apply: (draft, value) => void (draft.platform = value),
+  },
+]
+
 export interface ImagesDraft extends Common {
   format?: string
   filters: [string, string][]

@@ -25,7 +25,7 @@ mod zstd;
 
 pub use digest::Digest;
 pub use remove::remove_tree;
-pub use spool::spool;
+pub use spool::{spool, spool_layer};
 
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};
@@ -147,12 +147,7 @@ pub struct Report {
 /// a wrong size; [`Code::Unsupported`] for another compression.
 pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -> Result<Report> {
     let root = openat2(destination, c".", open::RDONLY | open::DIRECTORY, 0, 0).on(b"./")?;
-    let free = fstatvfs(&root).on(b"./")?;
-    // A file system without a size, as some tmpfs, says 0 for both.
-    let room = match free.blocks() {
-        0 => u64::MAX,
-        _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
-    };
+    let room = free_bytes(&root)?;
     let mut applier = Applier::new(root, options, options.limits.inflated_bytes.min(room))?;
     let (sums, entries) = stream(blob, options, room, |reader| {
         while let Some(mut entry) = reader.next()? {
@@ -163,6 +158,15 @@ pub fn unpack(blob: impl Read + Send, destination: &Fd, options: &Options<'_>) -
     })?;
     let Sums { blob_digest, blob_bytes, diff_id, bytes } = sums;
     Ok(Report { entries, bytes, blob_bytes, blob_digest, diff_id, ..applier.finish()? })
+}
+
+/// What a directory's file system may still take, without its last part. One without a size, as some tmpfs, says 0.
+fn free_bytes(directory: &Fd) -> Result<u64> {
+    let free = fstatvfs(directory).on(b"./")?;
+    Ok(match free.blocks() {
+        0 => u64::MAX,
+        _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
+    })
 }
 
 /// Reads a layer to its end and holds it against what `options` expects of it; nothing is made.

@@ -3,11 +3,10 @@
 //! (security.md D14): which names mean something is decided by who reads the table.
 
 use super::tar::{Entry, Kind, Reader};
-use super::{Digest, Limits, On, Options, refuse, too_large};
+use super::{Digest, Limits, On, Options, free_bytes, refuse, too_large};
 use crate::{Code, Error, Result, Stage};
 use caisson_sys::Fd;
 use caisson_sys::file::{open, openat2, resolve, write_all};
-use nix::sys::statvfs::fstatvfs;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::ffi::CString;
@@ -38,12 +37,7 @@ fn limits() -> Limits {
 /// [`Code::Unsupported`] for another compression.
 pub fn spool(source: impl Read + Send, directory: &Fd) -> Result<()> {
     let limits = limits();
-    let free = fstatvfs(directory).on(b"./")?;
-    // As for layers: a file system without a size says 0 for both.
-    let room = match free.blocks() {
-        0 => u64::MAX,
-        _ => (free.blocks_available() as u64).saturating_mul(free.fragment_size() as u64) / 100 * 95,
-    };
+    let room = free_bytes(directory)?;
     // No digest tells whether it is whole: its end mark must.
     let (_, table) = super::stream(source, &Options { limits, ..Options::default() }, room, |reader| {
         let mut table = Table::default();
@@ -53,7 +47,39 @@ pub fn spool(source: impl Read + Send, directory: &Fd) -> Result<()> {
         reader.drain()?;
         Ok(Value::Array(table.rows))
     })?;
-    let bytes = serde_json::to_vec(&table)
+    write_table(directory, &table)
+}
+
+/// Writes a layer's blob, plain, gzip or zstd, into the empty `directory` as `0`, and then `table.json` with its one row:
+/// `{file, size, digest, diffId}`. That it is an archive is seen when it is unpacked.
+///
+/// # Errors
+/// As [`spool`]; [`Code::ImageLimit`] for what inflates to more than a layer may ([`Limits`]).
+pub fn spool_layer(source: impl Read + Send, directory: &Fd) -> Result<()> {
+    let kept = Kept { source, file: create(directory, "0")? };
+    let (sums, ()) = super::stream(kept, &Options::default(), free_bytes(directory)?, Reader::drain)?;
+    let (digest, diff_id) = (sums.blob_digest.to_string(), sums.diff_id.to_string());
+    let row = json!({ "name": "", "file": 0, "size": sums.blob_bytes, "digest": digest, "diffId": diff_id });
+    write_table(directory, &Value::Array(vec![row]))
+}
+
+/// A source whose bytes are kept.
+struct Kept<R> {
+    source: R,
+    file: Fd,
+}
+
+impl<R: Read> Read for Kept<R> {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.source.read(room)?;
+        write_all(&self.file, &room[..length])
+            .map_err(|errno| std::io::Error::from_raw_os_error(errno.raw()))?;
+        Ok(length)
+    }
+}
+
+fn write_table(directory: &Fd, table: &Value) -> Result<()> {
+    let bytes = serde_json::to_vec(table)
         .map_err(|error| Error::new(Code::Internal, Stage::UNPACK, TABLE, error.to_string()))?;
     let file = create(directory, TABLE)?;
     write_all(&file, &bytes).on(TABLE.as_bytes())

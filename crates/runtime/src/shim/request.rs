@@ -104,7 +104,7 @@ impl Shim {
                 let held = started.and_then(|unpacker| self.hold(layer.token, unpacker));
                 self.tell_failure(layer.token, held);
             }
-            Request::Spool { token } => {
+            Request::Spool { token, layer } => {
                 let given = only_owner(from).and_then(|()| match &descriptors[..] {
                     [source, directory] => Ok((source, directory)),
                     _ => {
@@ -112,7 +112,7 @@ impl Shim {
                         Err(Error::new(Code::RuntimeMismatch, Stage::CHANNEL, "spool", message))
                     }
                 });
-                let started = given.and_then(|(source, directory)| Unpacker::spool(source, directory));
+                let started = given.and_then(|(source, directory)| Unpacker::spool(source, directory, layer));
                 let held = started.and_then(|spooler| self.hold(token, spooler));
                 self.tell_failure(token, held);
             }

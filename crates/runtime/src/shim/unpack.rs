@@ -63,11 +63,12 @@ impl Unpacker {
         })
     }
 
-    /// Starts to read an archive of images into a directory.
-    pub(super) fn spool(source: &Fd, directory: &Fd) -> Result<Self> {
+    /// Starts to read an archive of images into a directory, or with `layer` one layer.
+    pub(super) fn spool(source: &Fd, directory: &Fd, layer: bool) -> Result<Self> {
         Self::work(source, Some(directory), |source, directory| {
             let missing = || Error::new(Code::Internal, Stage::UNPACK, "directory", "is not there");
-            archive::spool(File::from(OwnedFd::from(source)), &directory.ok_or_else(missing)?)
+            let (source, directory) = (File::from(OwnedFd::from(source)), directory.ok_or_else(missing)?);
+            if layer { archive::spool_layer(source, &directory) } else { archive::spool(source, &directory) }
         })
     }
 
