@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import test from 'ava'
 import { tryLockDirectory } from '../../src/state/lock.ts'
+import { runtime } from '../host/ground.ts'
 import * as archives from './archives.ts'
 import { archive, docker, hello, hex, nothing, remains } from './archives.ts'
 import * as layouts from './layouts.ts'
@@ -17,7 +18,8 @@ const more = layouts.tar([{ name: 'more', content: 'more\n' }])
 const both = ['cat', '/more']
 
 function skopeo(...words: string[]): void {
-  execFileSync('skopeo', ['copy', '--quiet', ...words], { stdio: 'pipe' })
+  // Its own place for that, /var/tmp, is read-only on some hosts.
+  execFileSync('skopeo', ['--tmpdir', runtime, 'copy', '--quiet', ...words], { stdio: 'pipe' })
 }
 
 test('docker-archive and oci-archive of skopeo, a layout in a tar, each plain and gzip', async (t) => {

@@ -15,6 +15,7 @@ import { buffer } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { Engine } from '../../src/container/engine.ts'
+import { runtime } from '../host/ground.ts'
 import { rootTest } from '../host/only.ts'
 import * as archives from './archives.ts'
 import { archive, docker, hello, remains } from './archives.ts'
@@ -141,7 +142,9 @@ test('skopeo reads it as both kinds of archive', async (t) => {
   ]
   for (const [at, source] of sources.entries()) {
     const layout = join(directory, `layout${at}`)
-    execFileSync('skopeo', ['copy', '--quiet', source, `oci:${layout}:x`], { stdio: 'pipe' })
+    execFileSync('skopeo', ['--tmpdir', runtime, 'copy', '--quiet', source, `oci:${layout}:x`], {
+      stdio: 'pipe',
+    })
     t.is((await one.run(`oci:${layout}:x`)).stdout, 'second\n', source)
   }
 })
