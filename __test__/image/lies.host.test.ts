@@ -303,7 +303,7 @@ const cases: [string, string, (scene: Scene) => void][] = [
     'a layer that inflates without end',
     'ERR_IMAGE_LIMIT',
     (scene) => {
-      const zeros = layouts.tar([{ name: 'zeros', content: Buffer.alloc(200 << 20) }])
+      const zeros = layouts.tar([{ name: 'zeros', content: Buffer.alloc(80 << 20) }])
       publish(scene.registry, join(scene.directory, 'other'), { layers: [zeros], compress: 'best' })
     },
   ],
