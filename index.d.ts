@@ -120,6 +120,12 @@ export interface ExecOptions {
   timeoutMs: number
 }
 
+/**
+ * Ends the process at once, as `_exit(2)`: nothing of Node is taken down. Those of stdin, stdout and stderr whose numbers
+ * are in `blocking` are made to wait again first: others may share them, and `O_NONBLOCK` is the open file's, open(2).
+ */
+export declare function exit(code: number, blocking: Array<number>): void
+
 /** Why something failed. */
 export interface Failure {
   /** The stable word, `ERR_…`. */

@@ -12,6 +12,7 @@ mod inflate;
 mod level;
 mod link;
 mod lower;
+mod missing;
 mod path;
 mod pax;
 mod remove;
