@@ -4,7 +4,7 @@
 
 pub mod digest;
 mod executable;
-mod exit;
+pub mod exit;
 pub mod held;
 pub mod id;
 pub mod lock;
