@@ -15,6 +15,7 @@ use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
 use crate::ingest::{self, Blob, Growing, Ingest};
 use crate::journal::private_directory;
+use crate::writeback;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
 use nix::fcntl::{AtFlags, Flock, FlockArg, renameat};
@@ -289,14 +290,17 @@ impl Store {
             roots: OnceLock::new(),
         };
         if !layer.keep {
-            let report = archive::unpack(File::from(blob), &root, &options(layer, ids, &below)?)?;
+            let options = options(layer, ids, &below)?;
+            let report = writeback::during(&place, || archive::unpack(File::from(blob), &root, &options))?;
             return self.complete(chain, &place, layer, &report);
         }
         let ingest = Ingest::open(&self.data_root)?;
         let digest = Digest::parse(&layer.digest)?;
         match ingest.take(&digest, layer.size)? {
             Blob::Complete(file) => {
-                let unpacked = archive::unpack(File::from(file), &root, &options(layer, ids, &below)?);
+                let options = options(layer, ids, &below)?;
+                let unpacked =
+                    writeback::during(&place, || archive::unpack(File::from(file), &root, &options));
                 // Its bytes, or what the image says of them: only the bytes are had anew by the next one.
                 let bad = |error: &Error| {
                     matches!(error.code, Code::Digest | Code::Archive) && error.errno.is_none()
@@ -312,7 +316,8 @@ impl Store {
                 wanted(growing.offset)?;
                 let reading = growing.read(blob);
                 below.growing = Some((&ingest, &growing));
-                let unpacked = archive::unpack(reading, &root, &options(layer, ids, &below)?);
+                let options = options(layer, ids, &below)?;
+                let unpacked = writeback::during(&place, || archive::unpack(reading, &root, &options));
                 let report = unpacked.map_err(|error| given_up(&ingest, &growing, error))?;
                 growing.sync_apart(&place)?;
                 self.complete(chain, &place, layer, &report)?;
