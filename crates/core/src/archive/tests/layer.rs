@@ -98,6 +98,27 @@ fn d4_whiteouts_spare_what_their_layer_wrote() {
     assert!(is_opaque(&scratch.layer().join("d")));
 }
 
+/// As `umoci repack` writes a directory that became a file or a link: its names are gone with it.
+#[test]
+fn d4_whiteouts_below_what_is_no_directory_any_more() {
+    for marker in [".wh.x", ".wh..wh..opq", "deeper/.wh.x"] {
+        let scratch = Scratch::new();
+        let archive = Tar::new()
+            .directory("other")
+            .file("other/x", "kept")
+            .symlink("link", "other")
+            .file(&format!("link/{marker}"), "")
+            .file("file", "kept")
+            .file(&format!("file/{marker}"), "");
+        scratch.unpack(&archive.end()).unwrap();
+        let layer = scratch.layer();
+        assert_eq!(fs::read_link(layer.join("link")).unwrap(), Path::new("other"));
+        assert_eq!(fs::read_to_string(layer.join("file")).unwrap(), "kept");
+        assert_eq!(fs::read_dir(layer.join("other")).unwrap().count(), 1);
+        assert!(!is_opaque(&layer.join("other")));
+    }
+}
+
 #[test]
 fn d4_an_opaque_root_is_reported() {
     let scratch = Scratch::new();
