@@ -5,7 +5,7 @@
 //! is removed, never opened. A directory gets its owner, mode, default ACL and time when the walk leaves it, so that
 //! they neither hinder nor change what is made in it, and no list of directories is kept.
 
-use super::attributes::{Attributes, keep_owner, read};
+use super::attributes::{Attributes, keep_owner, kept_owner, read};
 use super::level::Level;
 use super::lower::{find, is_whiteout, kind_of, look, opaque_attribute, step};
 use super::path::{Meaning, Path};
@@ -77,10 +77,7 @@ impl<'a> Applier<'a> {
                 return Ok(());
             }
             let part = super::show(part.to_bytes());
-            return Err(refuse(
-                &entry.name,
-                format!("its path leads through {part}, which is no directory"),
-            ));
+            return Err(refuse(&entry.name, format!("its path leads through {part}, which is no directory")));
         }
         match meaning {
             Meaning::Plain | Meaning::Ignored => {}
@@ -185,6 +182,9 @@ impl<'a> Applier<'a> {
                 level.mode = Some(found.stat.st_mode & 0o7777);
                 level.mtime = Some((found.stat.st_mtime, found.stat.st_mtime_nsec as u32));
                 let original = step(&found.parent, name).on(entry)?;
+                if self.options.owner == Owner::Caller {
+                    level.owner = kept_owner(&original);
+                }
                 let mut attributes = read(&original, entry)?;
                 level.acls = attributes.apply_plain(&level.directory, entry, self.lenient())?;
                 self.default_acls |= level.acls.has_default();
