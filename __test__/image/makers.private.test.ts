@@ -12,7 +12,7 @@ import type { ExecutionContext } from 'ava'
 import { cgroupMount } from '../host/cage.ts'
 import { hostOf } from '../host/private.ts'
 import { debian } from '../registry/debian.ts'
-import { make, must, unmount } from './makers.ts'
+import { make, must, release } from './makers.ts'
 import { scratch } from './store.ts'
 import { list } from './trees.ts'
 
@@ -84,7 +84,7 @@ test('as umoci unpacks them', async (t) => {
   t.teardown(() => {
     for (const name of ['user/session', 'user']) rmdirSync(join(cgroupMount(), name))
   })
-  t.teardown(() => unmount(directory))
+  t.teardown(() => release(directory))
   const { host } = await debian(t)
   const made = make(join(directory, 'made'), host)
   const expected: Lists = {}

@@ -1,7 +1,8 @@
 /** Images as others make them: umoci, skopeo, buildah and podman of Debian, each in the way that its users take. */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { cgroupMount } from '../host/cage.ts'
 import { change } from './trees.ts'
 
 /** An image in a registry. */
@@ -24,13 +25,15 @@ export function must(command: string, ...words: string[]): string {
 const command = ['sleep', '60']
 const insecure = '--tls-verify=false'
 
-/** Takes down what buildah and podman leave mounted below `directory`. */
-export function unmount(directory: string): void {
+/** Takes down what buildah and podman leave: mounts below `directory`, a cgroup. */
+export function release(directory: string): void {
   const points = readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
     .flatMap((line) => line.split(' ')[4] ?? [])
     .filter((point) => point.startsWith(`${directory}/`))
   for (const point of points.toReversed()) must('umount', point)
+  const group = join(cgroupMount(), 'libpod_parent')
+  if (existsSync(group)) must('find', group, '-depth', '-type', 'd', '-exec', 'rmdir', '{}', '+')
 }
 
 /** Where buildah and podman keep their things: nothing of this machine's. They take at most 50 letters. */
@@ -42,7 +45,15 @@ function storage(directory: string): string[] {
 
 /** podman, with its state below `directory`. */
 export function podmanOf(directory: string): (...words: string[]) => string {
-  const first = [...storage(directory), '--cgroup-manager', 'cgroupfs', '--events-backend', 'none']
+  const first = [
+    ...storage(directory),
+    '--cgroup-manager',
+    'cgroupfs',
+    '--runtime',
+    'runc',
+    '--events-backend',
+    'none',
+  ]
   const temporary = ['--tmpdir', join(directory, 'tmp')]
   return (...words) => must('podman', ...first, ...temporary, ...words)
 }
