@@ -75,7 +75,15 @@ impl<'a> Applier<'a> {
         if meaning != Meaning::Plain && entry.kind != Kind::File {
             return Err(refuse(&entry.name, "a whiteout that is no file"));
         }
-        self.walk(parents, &path, &entry.name)?;
+        if let Some(part) = self.walk(parents, &path, &entry.name)? {
+            // What this layer put in a directory's place hides all that was in there: nothing is left for a whiteout.
+            // umoci repack writes them so.
+            if meaning != Meaning::Plain {
+                return Ok(());
+            }
+            let part = super::show(part.to_bytes());
+            return Err(refuse(&entry.name, format!("its path leads through {part}, which is no directory")));
+        }
         match meaning {
             Meaning::Plain | Meaning::Ignored => {}
             Meaning::Opaque => return self.opaque(&entry.name),
@@ -118,13 +126,14 @@ impl<'a> Applier<'a> {
         &self.levels.last().unwrap_or(&self.root).directory
     }
 
-    /// Walks to a directory; what is missing on the way is made.
+    /// Walks to a directory; what is missing on the way is made. Answers what of this layer is in the way, if it is no
+    /// directory.
     pub(super) fn walk<'p>(
         &mut self,
         parents: impl ExactSizeIterator<Item = &'p CStr>,
         path: &Path,
         entry: &[u8],
-    ) -> Result<()> {
+    ) -> Result<Option<&'p CStr>> {
         let length = parents.len();
         let mut shared = 0;
         for (depth, name) in parents.enumerate() {
@@ -144,13 +153,7 @@ impl<'a> Applier<'a> {
                     self.set_opaque(&level.directory, entry)?;
                     level
                 }
-                Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                    let part = super::show(name.to_bytes());
-                    return Err(refuse(
-                        entry,
-                        format!("its path leads through {part}, which is no directory"),
-                    ));
-                }
+                Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(Some(name)),
                 Err(errno) => return Err(errno).on(entry),
             };
             self.levels.push(level);
@@ -158,7 +161,7 @@ impl<'a> Applier<'a> {
         if shared == length {
             self.leave(shared)?;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Completes the directories deeper than `depth`, the deepest first.

@@ -27,6 +27,14 @@ pub(super) fn keep_owner(file: impl Descriptor, (uid, gid): (u32, u32), name: &[
     }
 }
 
+/// The owner that stands beside a file of a layer below ([`keep_owner`]); none: it is the file's own.
+pub(super) fn kept_owner(file: impl Descriptor) -> Option<(u32, u32)> {
+    // Two numbers of ten digits.
+    let mut room = [0; 21];
+    let (uid, gid) = std::str::from_utf8(xattr::get(file, OWNER, &mut room).ok()?).ok()?.split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
 /// Attributes of an entry: those set at once, and the ACLs, which wait.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {

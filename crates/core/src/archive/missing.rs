@@ -3,12 +3,12 @@
 //! Those layers may still be on their way, so this is done behind the last entry, of what is still there then: many
 //! archives leave such directories out, and each layer of an image would else wait for the one below before it begins.
 
-use super::On;
 use super::apply::Applier;
-use super::attributes::read;
+use super::attributes::{kept_owner, read};
 use super::level::Level;
 use super::lower::{find, kind_of, step};
 use super::path::Path;
+use super::{On, Owner};
 use crate::Result;
 use nix::sys::stat::{Mode, SFlag, mkdirat};
 use std::collections::BTreeSet;
@@ -81,11 +81,15 @@ impl Applier<'_> {
             if kind_of(&found.stat) != SFlag::S_IFDIR {
                 continue;
             }
-            self.walk(path.components(), &path, &entry)?;
-            let mut attributes = read(&step(&found.parent, name).on(&entry)?, &entry)?;
-            let lenient = self.lenient();
+            if self.walk(path.components(), &path, &entry)?.is_some() {
+                continue;
+            }
+            let original = step(&found.parent, name).on(&entry)?;
+            let mut attributes = read(&original, &entry)?;
+            let (lenient, caller) = (self.lenient(), self.options.owner == Owner::Caller);
             let Some(level) = self.levels.last_mut() else { continue };
-            level.owner = Some((found.stat.st_uid, found.stat.st_gid));
+            let stat = (found.stat.st_uid, found.stat.st_gid);
+            level.owner = if caller { kept_owner(&original) } else { Some(stat) };
             level.mode = Some(found.stat.st_mode & 0o7777);
             level.mtime = Some((found.stat.st_mtime, found.stat.st_mtime_nsec as u32));
             level.acls = attributes.apply_plain(&level.directory, &entry, lenient)?;

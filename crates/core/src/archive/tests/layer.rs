@@ -43,16 +43,22 @@ fn true_owners_are_kept_beside() {
     let archive = Tar::new().pax(ids).directory("d").pax(ids).file("d/f", "x").pax(lie).file("d/own", "x");
     let options = Options { owner: Owner::Caller, userxattr: true, ..Options::default() };
     let report = scratch.unpack_with(&archive.end(), &options).unwrap();
-    let owner = |name: &str| {
+    let owner = |scratch: &Scratch, name: &str| {
         let path = CString::new(scratch.layer().join(name).as_os_str().as_bytes()).unwrap();
         let file = openat2(Cwd, &path, open::RDONLY, 0, 0).unwrap();
         xattr::get(&file, c"user.caisson.owner", &mut [0; 64]).map(|value| value.to_vec()).ok()
     };
     assert_eq!(
-        (owner("d"), owner("d/f"), owner("d/own")),
+        (owner(&scratch, "d"), owner(&scratch, "d/f"), owner(&scratch, "d/own")),
         (Some(b"7:8".to_vec()), Some(b"7:8".to_vec()), None)
     );
     assert_eq!(report.skipped_xattrs, 1);
+    // A layer above takes it over with a directory on the way, and with a copy of a file.
+    let above = Scratch::new();
+    let lowers = super::Known(vec![open_directory(&scratch.layer())]);
+    let archive = Tar::new().file("d/new", "x").link("copy", "d/f").end();
+    above.unpack_with(&archive, &Options { lowers: Some(&lowers), ..options }).unwrap();
+    assert_eq!((owner(&above, "d"), owner(&above, "copy")), (Some(b"7:8".to_vec()), Some(b"7:8".to_vec())));
 }
 
 /// A caller without capabilities needs the right to write for a `user` attribute, which some files do not give him.
@@ -97,6 +103,27 @@ fn d4_whiteouts_spare_what_their_layer_wrote() {
     scratch.unpack(&Tar::new().file("d/f", "kept").file("d/.wh..wh..opq", "").end()).unwrap();
     assert_eq!(scratch.read("d/f"), "kept");
     assert!(is_opaque(&scratch.layer().join("d")));
+}
+
+/// As `umoci repack` writes a directory that became a file or a link: its names are gone with it.
+#[test]
+fn d4_whiteouts_below_what_is_no_directory_any_more() {
+    for marker in [".wh.x", ".wh..wh..opq", "deeper/.wh.x"] {
+        let scratch = Scratch::new();
+        let archive = Tar::new()
+            .directory("other")
+            .file("other/x", "kept")
+            .symlink("link", "other")
+            .file(&format!("link/{marker}"), "")
+            .file("file", "kept")
+            .file(&format!("file/{marker}"), "");
+        scratch.unpack(&archive.end()).unwrap();
+        let layer = scratch.layer();
+        assert_eq!(fs::read_link(layer.join("link")).unwrap(), Path::new("other"));
+        assert_eq!(fs::read_to_string(layer.join("file")).unwrap(), "kept");
+        assert_eq!(fs::read_dir(layer.join("other")).unwrap().count(), 1);
+        assert!(!is_opaque(&layer.join("other")));
+    }
 }
 
 #[test]
