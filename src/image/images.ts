@@ -4,6 +4,7 @@ import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
 import { CaissonError } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
+import type { Committed, CommittedAs, PackLayer } from './commit.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
@@ -27,6 +28,8 @@ export type PullPolicy = 'missing' | 'always' | 'never'
 
 /** An image that can be run. */
 export interface Image {
+  /** Of its manifest. */
+  digest: string
   /** The directories to mount, the topmost first. */
   lowers: string[]
   /** The chain id of the topmost; none of an image without layers. */
@@ -201,6 +204,12 @@ export class Images {
     return importRootfs(this.#loading, source, as, { signal, platform: wanted, report })
   }
 
+  /** Makes an image of a container; its id. */
+  async commit(container: Committed, pack: PackLayer, as: CommittedAs, signal: AbortSignal): Promise<string> {
+    const { commit } = await import('./commit.ts')
+    return commit(this.#loading, container, pack, as, signal)
+  }
+
   get #loading(): LoadContext {
     return {
       root: this.#root,
@@ -227,10 +236,10 @@ export class Images {
     return image
   }
 
-  #image({ chains, config }: Facts): Image {
+  #image({ digest, chains, config }: Facts): Image {
     const lowers = chains.map((chain) => this.store.tree(chain))
     const [layer] = chains
-    return { lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
+    return { digest, lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
   }
 
   /** Gets an image together with whoever wants the same one now. */
