@@ -146,6 +146,13 @@ function documentOf(
   }
 }
 
+/** A config as an image has it: read again, as everybody will. */
+function configOf({ manifest }: Base, document: object): ArchivedImage['config'] {
+  const bytes = Buffer.from(JSON.stringify(document))
+  const parsed = parseConfig(bytes, 'config', manifest.layers.length + 1)
+  return { ...parsed, digest: native().addon.sha256(bytes), bytes }
+}
+
 /** Makes an image of a container; its id. */
 export async function commit(
   context: LoadContext,
@@ -154,17 +161,17 @@ export async function commit(
   as: CommittedAs,
   signal: AbortSignal,
 ): Promise<string> {
-  // What is refused is refused before anything is written; and nobody takes away what it builds on.
-  changed(as.changes)
+  // Nobody takes away what it builds on.
   const kept = await context.content.keep(signal)
   try {
     const base = baseOf(context, container.digest)
+    // What is refused is refused before anything is written.
+    configOf(base, documentOf(base, container, as, container.digest))
     const packed = (_: number, directory: number, ended: AbortSignal): Promise<void> => pack(directory, ended)
     const spool = await Spool.read(context.root, -1, packed, signal)
     try {
       const { diffId, ...file } = spool.layer()
-      const bytes = Buffer.from(JSON.stringify(documentOf(base, container, as, diffId)))
-      const digest = native().addon.sha256(bytes)
+      const config = configOf(base, documentOf(base, container, as, diffId))
       const below = base.manifest.layers.map((layer): ArchivedLayer => ({
         mediaType: ociType(layer.mediaType),
         digest: layer.digest,
@@ -173,13 +180,13 @@ export async function commit(
       }))
       const layers = [...below, { mediaType: typeOf(file), digest: file.digest, size: file.size, file }]
       const image: ArchivedImage = {
-        manifest: manifestOf({ digest, size: bytes.length }, layers),
-        config: { ...parseConfig(bytes, 'config', layers.length), digest, bytes },
+        manifest: manifestOf({ digest: config.digest, size: config.bytes.length }, layers),
+        config,
         layers,
         names: as.name === undefined ? [] : [as.name],
       }
       await settle(context, [image], { signal })
-      return digest
+      return config.digest
     } finally {
       await spool.dispose()
     }
