@@ -61,6 +61,16 @@ export declare class Shim {
    * caller's; the event is `unpacked` or `failed`.
    */
   spool(token: number, source: number, directory: number, layer: boolean): Failure | null
+  /**
+   * Writes the writable layer of a container that runs into an empty directory, an open one: its blob as `0`, and
+   * `table.json`. `pause`: 0 not, 1 if it can be, 2 or nothing. The event is `unpacked` or `failed`.
+   */
+  commit(token: number, container: number, pause: number, directory: number): Failure | null
+  /**
+   * Writes the root file system of a container that runs to `target` as an archive, without what is mounted in it. It
+   * stays the caller's; the event is `unpacked` or `failed`.
+   */
+  export(token: number, container: number, target: number): Failure | null
   /** Removes what was thrown away of the store; the event is `done`. */
   sweep(token: number): Failure | null
   /** Ends an unpacking; the event is its failure. */

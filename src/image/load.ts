@@ -99,7 +99,7 @@ class Load {
   }
 
   async #unpack(image: ArchivedImage): Promise<Ready> {
-    const { store, unpackLayer } = this.#context
+    const { store, content, unpackLayer } = this.#context
     const { signal, report } = this.#options
     const { layers, config, manifest } = image
     const chains = await unpackLayers({
@@ -113,7 +113,7 @@ class Load {
         const layer = layers[at]
         if (layer === undefined)
           throw new CaissonError('ERR_INTERNAL', 'a layer that the image does not have')
-        const file = openSync(layer.file.path, 'r')
+        const file = layer.file === undefined ? content.layout.open(layer) : openSync(layer.file.path, 'r')
         return { blob: file, keep: false, close: async () => closeSync(file) }
       },
       report: (at, state) => {
@@ -132,7 +132,7 @@ class Load {
     const { content } = this.#context
     for (const { digest, size, file } of layers) {
       this.#options.signal.throwIfAborted()
-      await content.adopt(digest, size, file.path)
+      if (file !== undefined) await content.adopt(digest, size, file.path)
     }
     content.put(config.digest, config.bytes)
     content.put(manifest.digest, manifest.bytes)

@@ -5,7 +5,9 @@
 mod apply;
 mod attributes;
 mod blob;
+mod deflate;
 mod digest;
+mod found;
 mod gzip;
 mod header;
 mod inflate;
@@ -13,6 +15,7 @@ mod level;
 mod link;
 mod lower;
 mod missing;
+mod pack;
 mod path;
 mod pax;
 mod remove;
@@ -22,11 +25,14 @@ mod sparse;
 mod spool;
 mod stream;
 mod tar;
+mod write;
 mod zstd;
 
 pub use digest::Digest;
+pub use found::private_view;
+pub use pack::{Form, Packing, pack};
 pub use remove::remove_tree;
-pub use spool::{spool, spool_layer};
+pub use spool::{pack_layer, spool, spool_layer};
 
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};
