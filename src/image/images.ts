@@ -23,6 +23,7 @@ import type { LayoutReference } from './reference.ts'
 import type { ReadArchive } from './spool.ts'
 import { ImageStore } from './store.ts'
 import type { Facts } from './store.ts'
+import type { VerifyContext } from './verify.ts'
 
 /** When an image is pulled that a run wants. */
 export type PullPolicy = 'missing' | 'always' | 'never'
@@ -79,6 +80,7 @@ export class Images {
   /** What this process knows, by layout and tag. */
   readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
   readonly #flights = new Map<string, Flight>()
+  #grown: ((held: readonly string[]) => Promise<void>) | undefined
 
   constructor(dataRoot: string, unpackLayer: UnpackLayer, readArchive: ReadArchive) {
     this.#root = dataRoot
@@ -86,6 +88,11 @@ export class Images {
     this.content = new Content(dataRoot)
     this.#unpackLayer = unpackLayer
     this.#readArchive = readArchive
+  }
+
+  /** After each pull, a run's too, this is called with the digest of the manifest that is to stay. */
+  whenGrown(act: (held: readonly string[]) => Promise<void>): void {
+    this.#grown = act
   }
 
   /** Where an image is looked for: in the layout that it names, else in the one of what was pulled. */
@@ -111,6 +118,7 @@ export class Images {
     const same = known?.identity === identity ? known : undefined
     const facts = same?.facts ?? this.store.layout(reference, identity)
     if (facts === undefined || !this.store.has(facts)) return undefined
+    this.store.touch(facts.digest)
     return same?.image ?? this.#keep(reference, identity, facts)
   }
 
@@ -151,6 +159,7 @@ export class Images {
             (ended) => this.#unpack(layout, found.digest, found.manifest, ended),
             signal,
           )
+    this.store.touch(facts.digest)
     if (index?.settled === true) {
       this.store.rememberLayout(reference, index.identity, facts)
       return this.#keep(reference, index.identity, facts)
@@ -225,8 +234,9 @@ export class Images {
     const start = async (ended: AbortSignal, tell: (progress: PullProgress) => void): Promise<Facts> => {
       // The registry's client is loaded by who needs it.
       const { pull } = await import('./pull.ts')
-      const context = { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
-      return pull(context, reference, { signal: ended, platform: wanted, report: tell })
+      const facts = await pull(this.context, reference, { signal: ended, platform: wanted, report: tell })
+      await this.#grown?.([facts.digest])
+      return facts
     }
     return this.#join(key, start, signal, report)
   }
@@ -253,6 +263,11 @@ export class Images {
   async commit(container: Committed, pack: PackLayer, as: CommittedAs, signal: AbortSignal): Promise<string> {
     const { commit } = await import('./commit.ts')
     return commit(this.#loading, container, pack, as, signal)
+  }
+
+  /** What images are verified with. */
+  get context(): VerifyContext {
+    return { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
   }
 
   get #loading(): LoadContext {

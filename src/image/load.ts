@@ -91,9 +91,8 @@ class Load {
     const { content, store } = this.#context
     for (const entry of content.entries()) {
       const facts = store.image(entry.digest)
-      if (facts === undefined || facts.id !== image.config.digest || !store.has(facts)) continue
-      if (content.manifest(entry).layers.every(({ digest, size }) => content.has(digest, size)))
-        return { image, isNew: false, facts, entry }
+      if (facts === undefined || facts.id !== image.config.digest || !store.isWhole(facts)) continue
+      if (content.isWhole(entry)) return { image, isNew: false, facts, entry }
     }
     return undefined
   }
@@ -109,6 +108,8 @@ class Load {
       unpackLayer,
       parallel,
       signal,
+      // Where the layer is here already, its blob has still to be one of it.
+      kept: ({ digest }, diffId) => store.isPair(digest, diffId),
       open: (_, at) => {
         const layer = layers[at]
         if (layer === undefined)

@@ -171,6 +171,8 @@ stages! {
     UNPACK = "unpack",
     /// Writing a layer, or a root file system.
     PACK = "pack",
+    /// Holding a layer against its blob.
+    VERIFY = "verify",
 }
 
 impl Stage {

@@ -5,6 +5,7 @@
 mod apply;
 mod attributes;
 mod blob;
+mod compare;
 mod deflate;
 mod digest;
 mod found;
@@ -28,6 +29,7 @@ mod tar;
 mod write;
 mod zstd;
 
+pub use compare::compare;
 pub use digest::Digest;
 pub use found::private_view;
 pub use pack::{Form, Packing, pack};
