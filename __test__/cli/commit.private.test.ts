@@ -145,7 +145,7 @@ test('words that mean nothing', async (t) => {
   ] as const) {
     const { status, stdout, stderr } = caisson(words)
     // Docker's, too.
-    t.is(status, (words as readonly string[]).includes('nobody') ? 1 : 125, words.join(' '))
+    t.is(status, [...words].some((word) => word === 'nobody') ? 1 : 125, words.join(' '))
     t.is(stdout, '')
     t.true(stderr.includes(message), `${words.join(' ')}: ${stderr}`)
     t.regex(stderr, /^caisson: [^\n]*\n(?:\nRun|$)/, stderr)

@@ -34,6 +34,16 @@ test('an image of a container is its tree, and so is an image of that one', asyn
   const container = await changed(one, 'base', changes)
   const before = await tree(container, join(directory, 'before.tar'))
   t.true(before.length > 60)
+  // Whose files of the image are, a user with one id knows too.
+  for (const [name, ids] of [
+    ['dir/low', '7 8'],
+    ['kept', '0 0'],
+    ['one', '9 9'],
+  ] as const)
+    t.true(
+      before.some((line) => line.startsWith(`${name} b`) && line.includes(` ${ids} `)),
+      name,
+    )
   const made = await container.commit({ reference: 'made:1' })
   t.deepEqual(made.names, ['made:1'])
   // It was read, not ended.
@@ -212,6 +222,14 @@ test('refused, with nothing left', async (t) => {
   await t.throwsAsync(bare.commit(), { code: 'ERR_UNSUPPORTED', message: /of no image: export it/ })
   await bare.export(join(directory, 'bare.tar'))
   t.true(entriesOf(join(directory, 'bare.tar')).some((line) => line.startsWith('bin/sh ')))
+  const view = await one.start({ rootfs: '/' }, ['sleep', '1000'])
+  await t.throwsAsync(view.export(join(directory, 'view.tar')), {
+    code: 'ERR_UNSUPPORTED',
+    message: /masked/,
+  })
+  await using other = await engine(t, directory).containers.get(view.id)
+  await t.throwsAsync(other.export(join(directory, 'view.tar')), { code: 'ERR_UNSUPPORTED' })
+  await t.throwsAsync(view.commit(), { code: 'ERR_UNSUPPORTED' })
   t.deepEqual(remains(directory), before)
 })
 

@@ -20,6 +20,8 @@ export interface About {
   labels?: Record<string, string>
   /** Of its image's manifest; none: it is of a root file system. */
   digest?: string
+  /** Whether it is a view of the machine, in which places are masked. */
+  masked?: boolean
   /** What it was started with, which an image of it remembers; left out as `host` is, and before it. */
   own?: OwnConfig
   /** What a command in it is composed of; left out where that is more than a message has room for. */
@@ -46,7 +48,7 @@ export function aboutOf(
     hostname,
     stopSignal,
     options,
-    origin: { digest, own },
+    origin: { digest, own, masked },
   }: { hostname: string; stopSignal: number; options: RunOptions; origin: Origin },
   { ociVersion, process, root }: Spec,
 ): string {
@@ -61,6 +63,7 @@ export function aboutOf(
     ...(name !== undefined && { name }),
     ...(labels !== undefined && { labels }),
     ...(digest !== undefined && { digest }),
+    ...(masked && { masked }),
   }
   const host: About['host'] = {
     spec: { ociVersion, process: { ...process, args: [] }, root },

@@ -45,6 +45,8 @@ export interface Origin {
   /** None: it did not fit into what other programs are told. */
   own: OwnConfig | undefined
   command: readonly string[]
+  /** Whether it is a view of the machine, in which places are masked. */
+  masked: boolean
 }
 
 const never = new AbortController().signal

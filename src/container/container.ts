@@ -68,7 +68,8 @@ export interface Container {
   /**
    * Writes its root file system, without what is mounted in it, as a tar archive for `import`: to a file, written aside and
    * renamed, or to a stream, which is ended. It is not paused: a file that shrinks while it is read is filled with zeros.
-   * Rejects with ERR_NOT_RUNNING once it has ended.
+   * Rejects with ERR_NOT_RUNNING once it has ended, with ERR_UNSUPPORTED for `{ rootfs: '/' }`: what is masked there would
+   * be in the archive.
    */
   export(target: string | Writable, options?: ExportOptions): Promise<void>
   /**

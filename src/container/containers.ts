@@ -5,7 +5,7 @@ import { toError } from '../native.ts'
 import type { ShimEvent } from '../native.ts'
 import type { About } from './about.ts'
 import { commitOver } from './commit.ts'
-import type { CommitImage } from './commit.ts'
+import type { CommitImage, Origin } from './commit.ts'
 import type { Container, StopOptions } from './container.ts'
 import { agentOf, connectTo, dialInto, listeningIn } from './dial.ts'
 import { exec } from './exec.ts'
@@ -124,6 +124,10 @@ function pick(ref: string, known: readonly Found[]): Found {
   return match
 }
 
+function originOf({ digest, own, command, masked = false }: About): Origin {
+  return { digest, own, command, masked }
+}
+
 function running(
   peer: PeerConnection,
   { container, about, info }: Found,
@@ -183,12 +187,11 @@ function running(
     agent: () => agentOf(dial),
     commit: async (options) => {
       if (state.isOver) throw ended(info.id)
-      const { digest, own, command } = about
-      return commitOver(peer, container, { digest, own, command }, put, options)
+      return commitOver(peer, container, originOf(about), put, options)
     },
     export: async (target, options) => {
       if (state.isOver) throw ended(info.id)
-      return exportOver(peer, container, target, options)
+      return exportOver(peer, container, originOf(about), target, options)
     },
     stats: async () => statsOver(peer, container, () => ended(info.id)),
     close,

@@ -1,9 +1,10 @@
 /** The root file system of a container that runs, as an archive. */
 import type { Writable } from 'node:stream'
-import { refuse } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import { writeTo } from '../image/target.ts'
 import { native } from '../native.ts'
 import { ask } from './ask.ts'
+import type { Origin } from './commit.ts'
 import { bare } from './options.ts'
 import { opened } from './stdio.ts'
 import type { Connection } from './shim.ts'
@@ -55,6 +56,7 @@ async function* archiveOf(
 export async function exportOver(
   connection: Connection,
   container: number,
+  { masked }: Origin,
   target: string | Writable,
   given: ExportOptions = {},
 ): Promise<void> {
@@ -66,6 +68,10 @@ export async function exportOver(
   )
     throw refuse('target', 'is neither a path nor a stream')
   const { signal = never } = options
+  if (masked) {
+    const why = 'the container is a view of this machine: what is masked in it would be in the archive'
+    throw new CaissonError('ERR_UNSUPPORTED', `export: ${why}`, { subject: 'export' })
+  }
   signal.throwIfAborted()
   try {
     await writeTo(target, archiveOf(connection, container, signal), signal)

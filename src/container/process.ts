@@ -90,7 +90,7 @@ export class Run {
   /** What the image says. */
   image: ImageConfig = {}
   /** Of what it was made, for an image of it. */
-  origin: Origin = { digest: undefined, own: undefined, command: [] }
+  origin: Origin = { digest: undefined, own: undefined, command: [], masked: false }
   /** What was composed of it and the options. */
   spec: Spec | undefined
   /** Where a terminal's master will come from. */
@@ -265,7 +265,7 @@ export class Run {
   async export(target: string | Writable, options?: ExportOptions): Promise<void> {
     await settled(this.started)
     if (this.#over) throw ended(this.id)
-    return exportOver(this.#connection, this.token, target, options)
+    return exportOver(this.#connection, this.token, this.origin, target, options)
   }
 
   #send(signal: number): void {

@@ -201,6 +201,8 @@ function sendLaunch(
     digest: resolved.digest,
     own: ownConfig(command, options),
     command: spec.process.args,
+    // A view of the machine brings mounts of its own, and nothing else does.
+    masked: resolved.root.extras.mounts.length > 0,
   }
   const plan = planOf(spec, options)
   const message = {
