@@ -8,8 +8,8 @@ import { join } from 'node:path'
 import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
 import type { Content } from './content.ts'
-import { mostManifestBytes, parseManifest } from './manifest.ts'
 import { identify } from './layout.ts'
+import type { Member } from './platforms.ts'
 import type { Facts, ImageStore } from './store.ts'
 
 /** What was thrown away. */
@@ -71,18 +71,19 @@ class Collector {
 
   #markNamed(): void {
     for (const entry of this.#content.entries()) {
-      this.#mark(this.#store.image(entry.digest))
       this.#blobs.add(entry.digest)
       if (entry.served !== undefined) this.#blobs.add(entry.served)
-      const what = `manifest ${entry.digest}`
-      const bytes = this.#content.layout.blob(entry, mostManifestBytes, what)
-      const document = parseManifest(bytes, what, entry.mediaType)
-      if (document.kind !== 'manifest') continue
-      this.#blobs.add(document.config.digest)
-      const unpacked = this.#store.image(entry.digest)
-      if (this.#options.blobs === true && unpacked !== undefined && this.#store.has(unpacked)) continue
-      for (const { digest } of document.layers) this.#blobs.add(digest)
+      for (const member of this.#content.members(entry)) this.#markMember(member)
     }
+  }
+
+  #markMember({ entry: { digest }, manifest, blobs }: Member): void {
+    const unpacked = this.#store.image(digest)
+    this.#mark(unpacked)
+    this.#blobs.add(digest)
+    const spared = this.#options.blobs === true && unpacked !== undefined && this.#store.has(unpacked)
+    const wanted = spared && manifest !== undefined ? [manifest.config] : blobs
+    for (const blob of wanted) this.#blobs.add(blob.digest)
   }
 
   /** A layout that is gone or changed can no longer be meant; one of ours says nothing that the index does not. */

@@ -4,13 +4,15 @@ import { CaissonError, refuse } from '../errors.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
-import { field, parse, text } from './document.ts'
+import { field, invalid, parse, text } from './document.ts'
 import type { Fields } from './document.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
-import { mostConfigBytes, showPlatform } from './manifest.ts'
-import type { Manifest } from './manifest.ts'
+import { mostConfigBytes, parsePlatform, showPlatform } from './manifest.ts'
+import type { Descriptor, Manifest, Platform } from './manifest.ts'
+import { memberFor, requireMember, showMember } from './platforms.ts'
+import type { ImageMember, Member } from './platforms.ts'
 import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
 import type { PushProgress } from './push.ts'
@@ -27,11 +29,15 @@ import type {
 import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
 
-/** One image and all names of it. */
+/** One image and all names of it; of one with all its platforms, the one that stands for them. */
 interface Known {
   entries: Entry[]
+  /** Of its manifest. */
+  descriptor: Member['entry']
   manifest: Manifest
   config: Fields
+  /** It is another platform of what has these names. */
+  other: boolean
 }
 
 const never = new AbortController().signal
@@ -85,8 +91,8 @@ export class ImageCollection {
 
   /** How it was made, the last step first. */
   async history(reference: string): Promise<HistoryEntry[]> {
-    const { manifest, config, entries } = this.#find(reference)
-    const sizes = this.#sizes(entries, manifest)
+    const { manifest, config, descriptor } = this.#find(reference)
+    const sizes = this.#sizes(descriptor, manifest)
     const steps = field(config, 'history')
     const known = Array.isArray(steps) ? (steps as Fields[]).slice(0, 4096) : []
     let layer = 0
@@ -107,7 +113,10 @@ export class ImageCollection {
 
   /** Gives an image one more name; what had it loses it. */
   async tag(source: string, target: string): Promise<void> {
-    const [entry] = this.#find(source).entries
+    const { entries, other, descriptor } = this.#find(source)
+    const [first] = entries
+    // By its id another platform is an image of its own.
+    const entry = other && first !== undefined ? { ...first, ...descriptor } : first
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
     if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
@@ -119,12 +128,12 @@ export class ImageCollection {
    */
   pull(reference: string, options: TransferOptions<PullProgress> = {}): Followed<ImageInfo, PullProgress> {
     return followed(async (tell) => {
-      const { signal = never, platform, onProgress } = options
+      const { signal = never, platform, allPlatforms, onProgress } = options
       const report = (progress: PullProgress): void => {
         onProgress?.(progress)
         tell(progress)
       }
-      const facts = await this.#images.pull(reference, { signal, platform, report })
+      const facts = await this.#images.pull(reference, { signal, platform, allPlatforms, report })
       if (isPostponed(this.#root)) await this.#collect({})
       return this.get(facts.id)
     })
@@ -136,8 +145,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST, ERR_UNSUPPORTED: then no name moved.
    */
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
-    const { signal = never, platform, onProgress: report } = options
-    const ids = await this.#images.load(source, { signal, platform, report })
+    const { signal = never, platform, allPlatforms, onProgress: report } = options
+    const ids = await this.#images.load(source, { signal, platform, allPlatforms, report })
     if (isPostponed(this.#root)) await this.#collect({})
     return Promise.all(ids.map((id) => this.get(id)))
   }
@@ -164,20 +173,20 @@ export class ImageCollection {
     target: string | Writable,
     options: SaveImageOptions = {},
   ): Promise<void> {
-    const { format = 'docker', signal = never } = options
+    const { format = 'docker', platform, signal = never } = options
+    const asked = platform === undefined ? undefined : parsePlatform(platform)
     if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
     const images = new Map<string, SavedImage>()
     const wanted = typeof references === 'string' ? [references] : references
     if (wanted.length === 0) throw refuse('image', 'is missing')
     for (const reference of wanted) {
-      const { entries, manifest } = this.#find(reference)
-      const [descriptor] = entries
-      if (descriptor === undefined) continue
+      const { descriptor, manifest, blobs } = this.#toSave(reference, asked)
       const name = this.#named(reference)
       const names = images.get(descriptor.digest)?.names ?? []
       images.set(descriptor.digest, {
         descriptor,
         manifest,
+        blobs,
         names: name === undefined || name.includes('@') ? names : [...new Set([...names, name])],
       })
     }
@@ -185,12 +194,37 @@ export class ImageCollection {
     await save(this.#content, [...images.values()], target, { format, signal })
   }
 
-  /** Pushes an image to the registry that its name says. What is there already is not sent. */
+  /** What an archive holds of an image: all its platforms if they are here, or the one that is asked for. */
+  #toSave(reference: string, asked: Platform | undefined): Omit<SavedImage, 'names'> {
+    const known = this.#find(reference)
+    const [entry] = known.entries
+    const members = entry === undefined || known.other ? [] : this.#content.members(entry)
+    const one = asked === undefined ? undefined : requireMember(members, reference, asked)
+    const { manifest } = one ?? known
+    const descriptor = one?.entry ?? (known.other || entry === undefined ? known.descriptor : entry)
+    const single = [manifest.config, ...manifest.layers]
+    if (descriptor.digest !== entry?.digest || members.length === 0)
+      return { descriptor, manifest, blobs: [descriptor, ...single] }
+    const [lacking] = this.#content.missing(entry)
+    if (members.some((member) => member.entry.digest !== entry.digest) && lacking !== undefined) {
+      const message = `${reference}: ${showMember(lacking.entry)} is not in the store any more: pull it again with all platforms, or save one platform`
+      throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: lacking.digest })
+    }
+    const blobs = members.flatMap((member) => [member.entry, ...member.blobs])
+    return { descriptor, manifest, blobs: [descriptor, ...blobs] }
+  }
+
+  /**
+   * Pushes an image to the registry that its name says. What is there already is not sent. One with all its platforms goes
+   * as a whole, its index byte for byte; with `platform` that one alone.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND where something of it is not here, before anything is sent.
+   */
   async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
     const { push } = await import('./push.ts')
     const name = parseName(reference)
-    const { signal = never, onProgress } = options
-    return push(this.#content, name, { signal, report: onProgress })
+    const { signal = never, platform, onProgress: report } = options
+    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    return push(this.#content, name, { signal, platform: wanted, report })
   }
 
   /**
@@ -209,8 +243,12 @@ export class ImageCollection {
       const message = `unable to delete ${short} (must be forced): the image has several names: ${names.map(showName).join(', ')}`
       throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
     }
+    if (known.other) {
+      const message = `unable to delete ${short}: it is one platform of ${names.map(showName).join(', ') || 'an image'}`
+      throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
+    }
     const last = names.every((name) => taken.includes(name))
-    if (last && !force && this.#images.isUsed(known.entries)) {
+    if (last && !force && this.#images.isUsed(this.#manifests(known.entries))) {
       const message = `unable to remove ${reference} (must force): a running container is using its image ${short}`
       throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
     }
@@ -233,7 +271,8 @@ export class ImageCollection {
     const known = this.#known()
     const gone = known.filter(
       ({ entries }) =>
-        (all || entries.every(({ name }) => name === undefined)) && !this.#images.isUsed(entries),
+        (all || entries.every(({ name }) => name === undefined)) &&
+        !this.#images.isUsed(this.#manifests(entries)),
     )
     // An image that has a name under one manifest needs no other.
     const spare = known.flatMap(({ entries }) =>
@@ -259,7 +298,9 @@ export class ImageCollection {
     const named = new Set(
       known
         .filter(({ entries }) => entries.some(({ name }) => name !== undefined))
-        .flatMap(({ entries }) => entries.flatMap(({ digest }) => this.#store.image(digest)?.chains ?? [])),
+        .flatMap(({ entries }) =>
+          this.#manifests(entries).flatMap(({ digest }) => this.#store.image(digest)?.chains ?? []),
+        ),
     )
     const blobs = this.#content.blobs()
     const sum = (sizes: readonly number[]): number => sizes.reduce((all, one) => all + one, 0)
@@ -275,6 +316,11 @@ export class ImageCollection {
     const collected = collect(this.#root, this.#content, this.#store, options)
     if (collected !== undefined && collected.layers > 0) await this.#sweep()
     return collected ?? { layers: 0, blobs: 0, bytes: 0 }
+  }
+
+  /** The manifests of these, on every platform. */
+  #manifests(entries: readonly Entry[]): Descriptor[] {
+    return entries.flatMap((entry) => this.#content.members(entry).map((member) => member.entry))
   }
 
   /** What is here, by config: an image is one thing whatever its names, and however its layers are compressed. */
@@ -293,10 +339,31 @@ export class ImageCollection {
   }
 
   #read(entry: Entry): Known {
-    const manifest = this.#content.manifest(entry)
+    const found = memberFor(this.#content.members(entry), undefined)
+    if (found === undefined) throw invalid(`index ${entry.digest}`, 'has no image that is here')
+    return this.#readMember(found, [], false)
+  }
+
+  #readMember({ entry: descriptor, manifest }: ImageMember, entries: Entry[], other: boolean): Known {
     const what = `config ${manifest.config.digest}`
     const config = parse(this.#content.layout.blob(manifest.config, mostConfigBytes, what), what)
-    return { entries: [], manifest, config }
+    return { entries, descriptor, manifest, config, other }
+  }
+
+  /** The other platforms of what is here: they are no images of their own. */
+  #others(known: readonly Known[]): Known[] {
+    const shown = new Set(known.map(({ manifest }) => manifest.config.digest))
+    const others = new Map<string, Known>()
+    for (const { entries } of known)
+      for (const entry of entries)
+        for (const member of this.#content.members(entry)) {
+          const id = member.manifest?.config.digest
+          if (member.manifest === undefined || id === undefined || shown.has(id)) continue
+          const one = others.get(id) ?? this.#readMember({ ...member, manifest: member.manifest }, [], true)
+          one.entries.push(entry)
+          others.set(id, one)
+        }
+    return [...others.values()]
   }
 
   /** The whole name, if that is what is meant and there is such an image. */
@@ -326,29 +393,28 @@ export class ImageCollection {
         }
     }
     const hex = reference.replace(/^sha256:/, '')
-    const found = /^[a-f0-9]{1,64}$/.test(hex)
-      ? known.filter(({ manifest, entries }) =>
-          [manifest.config.digest, ...entries.map(({ digest }) => digest)].some((digest) =>
-            digest.slice('sha256:'.length).startsWith(hex),
-          ),
-        )
-      : []
+    const meant = ({ manifest, entries, descriptor, other }: Known): boolean =>
+      [manifest.config, descriptor, ...(other ? [] : entries)].some(({ digest }) =>
+        digest.slice('sha256:'.length).startsWith(hex),
+      )
+    const isId = /^[a-f0-9]{1,64}$/.test(hex)
+    const shown = isId ? known.filter(meant) : []
+    const found = shown.length === 0 && isId ? this.#others(known).filter(meant) : shown
     const [only] = found
     if (only !== undefined && found.length === 1) return only
     if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)
     throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
   }
 
-  #sizes(entries: readonly Entry[], manifest: Manifest): number[] {
-    const chains = this.#store.image(entries[0]?.digest ?? '')?.chains ?? []
+  #sizes({ digest }: Descriptor, manifest: Manifest): number[] {
+    const chains = this.#store.image(digest)?.chains ?? []
     const sizes = chains.map((chain) => this.#store.layer(chain)?.bytes ?? 0).toReversed()
     // Those that are hidden by another are not there.
     return [...Array.from({ length: Math.max(0, manifest.layers.length - sizes.length) }, () => 0), ...sizes]
   }
 
-  #info({ entries, manifest, config }: Known): ImageInfo {
+  #info({ entries, descriptor, manifest, config }: Known): ImageInfo {
     const what = `config ${manifest.config.digest}`
-    const [entry] = entries
     const run = field(config, 'config') as Fields | null | undefined
     const labels = run === undefined || run === null ? undefined : field(run, 'Labels')
     const served = entries.flatMap(({ name, served: digest }) =>
@@ -356,15 +422,25 @@ export class ImageCollection {
     )
     return {
       id: manifest.config.digest,
-      digest: entry?.digest ?? '',
+      digest: descriptor.digest,
       names: entries.flatMap(({ name }) =>
         name === undefined || name.includes('@') ? [] : [showName(name)],
       ),
       repoDigests: [...new Set(served)],
       created: date(config, 'created', what),
-      size: this.#sizes(entries, manifest).reduce((sum, one) => sum + one, 0),
-      platform: entry?.platform === undefined ? '' : showPlatform(entry.platform),
+      size: this.#sizes(descriptor, manifest).reduce((sum, one) => sum + one, 0),
+      platform: descriptor.platform === undefined ? '' : showPlatform(descriptor.platform),
+      platforms: this.#platforms(entries),
       labels: { ...(labels as Record<string, string> | undefined) },
     }
+  }
+  /** What an image is held for beside its own platform. */
+  #platforms(entries: readonly Entry[]): string[] {
+    const images = entries
+      .flatMap((entry) => this.#content.members(entry))
+      .filter(({ manifest }) => manifest !== undefined)
+    return [
+      ...new Set(images.flatMap(({ entry: { platform } }) => (platform ? [showPlatform(platform)] : []))),
+    ]
   }
 }

@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
+import { CaissonError } from '../errors.ts'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
@@ -12,8 +13,10 @@ import { invalid, text } from './document.ts'
 import { Layout } from './layout.ts'
 import { mostManifestBytes, parseManifest } from './manifest.ts'
 import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
+import { indexOf, membersIn, membersOf } from './platforms.ts'
+import type { Member } from './platforms.ts'
 
-/** A name of an image, or an image without one. */
+/** A name of an image, or an image without one: a manifest, or the index of one with all its platforms. */
 export interface Entry extends Descriptor {
   platform: Platform | undefined
   /** The whole name, `docker.io/library/debian:12`; none: it is dangling. */
@@ -85,6 +88,27 @@ export class Content {
     return document
   }
 
+  /** What an entry leads to: itself, or what of its index is here. */
+  members(entry: Entry): readonly Member[] {
+    return membersIn(this.layout, entry, ({ digest, size }) => this.has(digest, size))
+  }
+
+  /** What an entry leads to and is not here: entries of its index, and blobs of those that are, each with its entry. */
+  missing(entry: Entry): { entry: Member['entry']; digest: string }[] {
+    const members = this.members(entry)
+    const here = new Set(members.map((member) => member.entry.digest))
+    const index = indexOf(this.layout, entry)
+    const entries = index === undefined ? [] : membersOf(index, `index ${entry.digest}`)
+    return [
+      ...entries.filter(({ digest }) => !here.has(digest)).map((one) => ({ entry: one, digest: one.digest })),
+      ...members.flatMap((member) =>
+        member.blobs
+          .filter(({ digest, size }) => !this.has(digest, size))
+          .map(({ digest }) => ({ entry: member.entry, digest })),
+      ),
+    ]
+  }
+
   /** Changes the index while nobody else does. */
   async change(change: (entries: Entry[]) => Entry[], signal?: AbortSignal): Promise<void> {
     const held = await this.#lock('lock', 'exclusive', signal)
@@ -114,8 +138,30 @@ export class Content {
         : entry
     await this.change((entries) => {
       const outdone = given.filter((entry) => last.get(entry.name ?? entry) !== entry)
-      return withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
+      return this.#withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
     }, signal)
+  }
+
+  /** Of an image without a name one entry is enough, and none if it has a name, or is in an index that has one. */
+  #withoutIdle(entries: Entry[]): Entry[] {
+    const named = entries.filter(({ name }) => name !== undefined)
+    const known = new Set(named.flatMap((entry) => [entry.digest, ...this.#listed(entry)]))
+    return entries.filter(({ name, digest }) => {
+      if (name !== undefined) return true
+      if (known.has(digest)) return false
+      known.add(digest)
+      return true
+    })
+  }
+
+  /** What an index lists. One that is damaged lists nothing here: who reads it says so. */
+  #listed(entry: Entry): string[] {
+    try {
+      return indexOf(this.layout, entry)?.manifests.map(({ digest }) => digest) ?? []
+    } catch (error) {
+      if (error instanceof CaissonError) return []
+      throw error
+    }
   }
 
   /** A blob that is small and whole; its bytes were verified. */
@@ -197,16 +243,4 @@ export class Content {
     mkdirSync(join(this.directory, blobs), { recursive: true, mode: 0o700 })
     writeDurably(marker, JSON.stringify({ imageLayoutVersion: '1.0.0' }))
   }
-}
-
-/** Of an image without a name one entry is enough, and none if it has a name. */
-function withoutIdle(entries: Entry[]): Entry[] {
-  const named = new Set(entries.flatMap(({ name, digest }) => (name === undefined ? [] : [digest])))
-  const seen = new Set<string>()
-  return entries.filter(({ name, digest }) => {
-    if (name !== undefined) return true
-    if (named.has(digest) || seen.has(digest)) return false
-    seen.add(digest)
-    return true
-  })
 }

@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
-import { CaissonError } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
@@ -13,8 +13,9 @@ import type { ImportedAs } from './import.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { LoadContext, LoadProgress } from './load.ts'
-import { mostManifestBytes, parseManifest, parsePlatform } from './manifest.ts'
-import type { Manifest } from './manifest.ts'
+import { hostPlatform, isIndex, parsePlatform } from './manifest.ts'
+import type { Manifest, Platform } from './manifest.ts'
+import { memberFor } from './platforms.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
 import type { LayoutReference } from './reference.ts'
@@ -41,6 +42,8 @@ export interface ImageOptions {
   pull?: PullPolicy | undefined
   /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
   platform?: string | undefined
+  /** All platforms are kept; not with `platform`. Default: one. */
+  allPlatforms?: boolean | undefined
   report?: ((progress: PullProgress) => void) | undefined
 }
 
@@ -48,6 +51,8 @@ export interface ImageOptions {
 export interface ArchiveOptions {
   signal: AbortSignal
   platform?: string | undefined
+  /** All platforms are kept; not with `platform`. Default: one. */
+  allPlatforms?: boolean | undefined
   report?: ((progress: LoadProgress) => void) | undefined
 }
 
@@ -116,7 +121,8 @@ export class Images {
     const { signal, pull = 'missing' } = options
     signal.throwIfAborted()
     const reference = this.#place(name)
-    if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? ''))) {
+    const wanted = platformOf(options)
+    if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? '', wanted))) {
       if (pull === 'never') {
         throw new CaissonError(
           'ERR_IMAGE_NOT_FOUND',
@@ -132,19 +138,24 @@ export class Images {
     // Before the index is read, so that a later change is seen.
     const index = identify(reference.directory)
     const layout = new Layout(reference.directory)
-    const known = layout.manifest(reference.tag, (digest) => {
-      const facts = this.store.image(digest)
-      return facts !== undefined && this.store.has(facts) ? facts : undefined
-    })
+    const known = layout.manifest(
+      reference.tag,
+      (digest) => {
+        const facts = this.store.image(digest)
+        return facts !== undefined && this.store.has(facts) ? facts : undefined
+      },
+      wanted,
+    )
     const facts =
       'known' in known
         ? known.known
         : await this.#join(
             known.digest,
-            (ended) => this.#unpack(layout, known.digest, known.manifest, ended),
+            (ended) => this.#unpack(layout, known.digest, known.manifest, wanted, ended),
             signal,
           )
-    if (index?.settled === true) {
+    // What is kept of a name is what it is for this machine.
+    if (wanted === undefined && index?.settled === true) {
       this.store.rememberLayout(reference, index.identity, facts)
       return this.#keep(reference, index.identity, facts)
     }
@@ -152,42 +163,38 @@ export class Images {
   }
 
   /** Whether an image is in the content store, with its layers or their blobs. */
-  #isHere(name: string): boolean {
+  #isHere(name: string, wanted: Platform | undefined): boolean {
     const entry = this.content.entry(name)
     if (entry === undefined) return false
-    const facts = this.store.image(entry.digest)
+    const members = this.content.members(entry)
+    const found = memberFor(members, wanted ?? (isIndex(entry) ? hostPlatform() : undefined))
+    if (found === undefined) return false
+    const facts = this.store.image(found.entry.digest)
     if (facts !== undefined && this.store.has(facts)) return true
-    const what = `manifest ${entry.digest}`
-    const document = parseManifest(
-      this.content.layout.blob(entry, mostManifestBytes, what),
-      what,
-      entry.mediaType,
-    )
-    return (
-      document.kind === 'manifest' &&
-      document.layers.every(({ digest, size }) => this.content.has(digest, size))
-    )
+    return found.blobs.every(({ digest, size }) => this.content.has(digest, size))
   }
 
   /** Pulls an image, together with whoever wants the same one now. */
-  async pull(name: string, { signal, platform, report }: ImageOptions): Promise<Facts> {
+  async pull(name: string, options: ImageOptions): Promise<Facts> {
+    const { signal, platform, allPlatforms = false, report } = options
     const reference = parseName(name)
-    const key = `${fullName(reference)} ${platform ?? ''}`
-    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    const key = `${fullName(reference)} ${allPlatforms ? '*' : (platform ?? '')}`
+    const wanted = platformOf(options)
     const start = async (ended: AbortSignal, tell: (progress: PullProgress) => void): Promise<Facts> => {
       // The registry's client is loaded by who needs it.
       const { pull } = await import('./pull.ts')
       const context = { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
-      return pull(context, reference, { signal: ended, platform: wanted, report: tell })
+      return pull(context, reference, { signal: ended, platform: wanted, allPlatforms, report: tell })
     }
     return this.#join(key, start, signal, report)
   }
 
   /** Loads the images of an archive; their ids. */
-  async load(source: string | Readable, { signal, platform, report }: ArchiveOptions): Promise<string[]> {
-    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+  async load(source: string | Readable, options: ArchiveOptions): Promise<string[]> {
+    const { signal, allPlatforms, report } = options
+    const wanted = platformOf(options)
     const { load } = await import('./load.ts')
-    return load(this.#loading, source, { signal, platform: wanted, report })
+    return load(this.#loading, source, { signal, platform: wanted, allPlatforms, report })
   }
 
   /** Imports a root file system; the image's id. */
@@ -260,11 +267,18 @@ export class Images {
     return wait(flight, signal, report)
   }
 
-  async #unpack(layout: Layout, digest: string, manifest: Manifest, signal: AbortSignal): Promise<Facts> {
+  async #unpack(
+    layout: Layout,
+    digest: string,
+    manifest: Manifest,
+    wanted: Platform | undefined,
+    signal: AbortSignal,
+  ): Promise<Facts> {
     const { config, diffIds } = parseConfig(
       layout.config(manifest.config),
       `config ${manifest.config.digest}`,
       manifest.layers.length,
+      wanted,
     )
     const kept = await this.content.keep(signal)
     try {
@@ -287,6 +301,16 @@ export class Images {
       kept.release()
     }
   }
+}
+
+/** The one platform that is wanted, if one was named. @throws CaissonError ERR_INVALID_OPTION. */
+function platformOf({
+  platform,
+  allPlatforms,
+}: Pick<ImageOptions, 'platform' | 'allPlatforms'>): Platform | undefined {
+  if (platform !== undefined && allPlatforms === true)
+    throw refuse('allPlatforms', 'and platform say two different things')
+  return platform === undefined ? undefined : parsePlatform(platform)
 }
 
 function keyOf({ directory, tag }: LayoutReference): string {

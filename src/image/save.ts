@@ -19,9 +19,12 @@ export type ArchiveFormat = 'docker' | 'oci'
 
 /** An image to be saved. */
 export interface SavedImage {
-  /** Of its manifest. */
+  /** Of its manifest, or of the index with all its platforms. */
   descriptor: Descriptor
+  /** What docker's own reader is told of. */
   manifest: Manifest
+  /** All documents and layers of it. */
+  blobs: readonly Descriptor[]
   /** The whole names that it has in the archive. */
   names: readonly string[]
 }
@@ -41,8 +44,7 @@ function path(digest: string): string {
 /** All blobs of the images, by name. */
 function blobsOf(content: Content, images: readonly SavedImage[]): Map<string, Descriptor> {
   const blobs = new Map<string, Descriptor>()
-  for (const { descriptor, manifest } of images)
-    for (const one of [descriptor, manifest.config, ...manifest.layers]) blobs.set(path(one.digest), one)
+  for (const image of images) for (const one of image.blobs) blobs.set(path(one.digest), one)
   for (const { digest, size } of blobs.values()) {
     if (content.has(digest, size)) continue
     const message = `blob ${digest} is not in the store any more: pull the image again, or load it`
