@@ -24,6 +24,9 @@ export const own: string = hostArchitecture()
 /** Processors that no machine here has. */
 export const others = ['s390x', 'ppc64le'] as const
 
+/** This machine's is not the first. */
+export const every: readonly string[] = [others[0], own, others[1]]
+
 const base = layouts.busybox()
 
 /** An image that runs here whatever it says, and tells for what it is. */
@@ -62,7 +65,7 @@ export function indexOf(directory: string, manifests: readonly object[]): layout
 export function many(
   directory: string,
   tag: string,
-  architectures: readonly string[] = [own, ...others],
+  architectures: readonly string[] = every,
   more: Buffer[] = [],
 ): Many {
   const images = Object.fromEntries(architectures.map((one) => [one, imageFor(directory, one, more)]))

@@ -1,5 +1,6 @@
 /** What was loaded plain is pushed plain, and others pull it: its id and its digest stay what they are here. */
 import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
@@ -62,7 +63,9 @@ rootTest('podman pulls it', async (t) => {
   const { directory, name, id } = await pushed(t)
   const [root, run] = [join(directory, 'podman'), join(directory, 'podman-run')]
   const where = ['--root', root, '--runroot', run, '--storage-driver', 'vfs']
-  const words = ['pull', '--quiet', '--tls-verify=false', name]
+  const logins = join(directory, 'auth.json')
+  writeFileSync(logins, '{}')
+  const words = ['pull', '--quiet', '--tls-verify=false', '--authfile', logins, name]
   const pulled = execFileSync('podman', [...where, ...words], { stdio: ['ignore', 'pipe', 'pipe'] })
   t.is(`sha256:${pulled.toString().trim()}`, id)
 })

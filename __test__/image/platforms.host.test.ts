@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import type { PullProgress } from '../../src/index.ts'
@@ -10,7 +11,7 @@ import { debian } from '../registry/debian.ts'
 import type { Failure } from '../registry/scene.ts'
 import { refuse } from '../registry/server.ts'
 import * as layouts from './layouts.ts'
-import { blobsOf, indexOf, many, others, own, publishMany } from './many.ts'
+import { blobsOf, every, indexOf, many, others, own, publishMany } from './many.ts'
 import type { Many } from './many.ts'
 import {
   alone,
@@ -31,7 +32,7 @@ import {
 import { engine, held, scratch } from './store.ts'
 
 const all = { allPlatforms: true }
-const every = [own, ...others].map((architecture) => `linux/${architecture}`)
+const platforms = every.map((architecture) => `linux/${architecture}`)
 
 function skopeo(t: ExecutionContext, ...words: string[]): string {
   const { status, stdout, stderr } = spawnSync('skopeo', words, { encoding: 'utf8' })
@@ -39,12 +40,19 @@ function skopeo(t: ExecutionContext, ...words: string[]): string {
   return stdout
 }
 
-/** What a store's index.json says of a name. */
-function entryOf(directory: string, name: string): Record<string, unknown> | undefined {
-  const { manifests } = JSON.parse(readFileSync(join(directory, 'data/images/index.json'), 'utf8')) as {
-    manifests: (Record<string, unknown> & { annotations?: Record<string, string> })[]
-  }
-  return manifests.find(({ annotations }) => annotations?.['org.opencontainers.image.ref.name'] === name)
+type Entry = Record<string, unknown> & { annotations?: Record<string, string> }
+
+/** What a store's index.json lists. */
+function entries(directory: string): Entry[] {
+  const text = readFileSync(join(directory, 'data/images/index.json'), 'utf8')
+  return (JSON.parse(text) as { manifests: Entry[] }).manifests
+}
+
+/** What it says of a name. */
+function entryOf(directory: string, name: string): Entry | undefined {
+  return entries(directory).find(
+    ({ annotations }) => annotations?.['org.opencontainers.image.ref.name'] === name,
+  )
 }
 
 test('from Debian’s registry and back: each document byte for byte', async (t) => {
@@ -68,7 +76,7 @@ test('from Debian’s registry and back: each document byte for byte', async (t)
   const one = engine(t, directory)
   const image = await one.images.pull(name, all)
   t.is(image.platform, `linux/${own}`)
-  t.deepEqual(image.platforms, every)
+  t.deepEqual(image.platforms, platforms)
   t.deepEqual(image.names, [name])
   t.deepEqual(image.repoDigests, [`${host}/many@${written.index.digest}`])
   t.is((await one.images.list()).length, 1)
@@ -140,7 +148,8 @@ test('what is here is not asked for again, and what is missing is', async (t) =>
   t.is(requests(registry, layerOf(written.images[own] ?? written.attestation, 0)), 1)
   t.deepEqual(stored(directory).blobs, blobsOf(written))
   t.deepEqual(named(directory), [name])
-  t.is((await one.images.list()).length, 1)
+  // The entry of the one platform is none any more.
+  t.is(entries(directory).length, 1)
   const complete = new Set(
     steps.flatMap((step) => (step.kind === 'layer' && step.state === 'complete' ? [step.digest] : [])),
   )
@@ -174,17 +183,33 @@ test('what is here is not asked for again, and what is missing is', async (t) =>
   await one.images.pull(name, all)
   t.deepEqual(stored(directory).blobs, blobsOf(written))
   t.is(requests(registry, lost), 1)
+  // A document is.
+  rmSync(layouts.path(join(directory, 'data/images'), written.images[others[0]]?.manifest.digest ?? ''))
+  const other = await t.throwsAsync<Failure>(one.images.push(name))
+  t.true(other.message.includes(`linux/${others[0]}`), other.message)
+  await one.images.pull(name, all)
   await one.images.push(name)
+  // And what a prune of blobs takes: the one layer that no other platform has.
+  await one.images.prune({ blobs: true })
+  t.is(stored(directory).blobs.length, blobsOf(written).length - 1)
+  const pruned = await t.throwsAsync<Failure>(one.images.push(name))
+  t.true(pruned.message.includes(`linux/${own} (`), pruned.message)
+  await one.images.pull(name, all)
+  t.deepEqual(stored(directory).blobs, blobsOf(written))
 })
 
 test('another platform of it: unpacked when it is wanted, and the name stays whole', async (t) => {
   const { directory, written, name, one } = await published(t)
   await one.images.pull(name, all)
-  const [other] = others
+  const [other, another] = others
   const platform = `linux/${other}`
+  // What is known of an index that is no longer young is kept, for this machine's alone.
+  await sleep(150)
   t.is((await one.run(name, ['cat', '/platform'], { pull: 'never', platform })).stdout, other)
   t.is((await one.run(name, ['cat', '/platform'], { pull: 'never' })).stdout, own)
   t.like(held(directory), { layers: 3, facts: 2 })
+  await one.images.pull(name, { platform: `linux/${another}` })
+  t.like(held(directory), { layers: 4, facts: 3 })
   t.like(entryOf(directory, name), { digest: written.index.digest })
   const { id = '' } = { id: written.images[other]?.config.digest }
   const shown = await one.images.get(id)
@@ -252,7 +277,7 @@ test('saved and loaded: as a whole, or one platform', async (t) => {
     t.like(held(place), { layers: 2, facts: 1 })
     const said: string[] = []
     const [image] = await two.images.load(source, { ...all, onProgress: (step) => void said.push(step.kind) })
-    t.deepEqual(image?.platforms, every)
+    t.deepEqual(image?.platforms, platforms)
     t.deepEqual(stored(place).blobs, blobsOf(written))
     t.false(said.includes('renamed'))
     if (at === 0) t.like(entryOf(place, name), { digest: written.index.digest })
@@ -297,7 +322,7 @@ test('of a layout on disk, one platform', async (t) => {
   const layout = join(directory, 'layout')
   many(layout, 'x')
   const one = engine(t, directory)
-  for (const platform of [own, ...others].map((architecture) => `linux/${architecture}`))
+  for (const platform of platforms)
     t.is(
       (await one.run(`oci:${layout}:x`, ['cat', '/platform'], { platform })).stdout,
       platform.slice('linux/'.length),
@@ -350,6 +375,9 @@ async function refusal(
   const written = many(origin, 'x')
   const manifests = change(written, origin)
   publishMany(registry, origin, { ...written, index: indexOf(origin, manifests) })
+  for (const { digest } of manifests as layouts.Written[])
+    if (registry.blobs.has(digest))
+      registry.manifest('app', digest, registry.blobs.get(digest)?.toString() ?? '')
   const one = engine(t, directory)
   const error = await t.throwsAsync<Failure>(one.images.pull(`${registry.host}/app`, all))
   t.deepEqual(named(directory), [])
@@ -383,6 +411,17 @@ test('more entries than anybody needs are refused before they are asked for', as
   const error = await refusal(t, ({ manifests }) =>
     Array.from({ length: 257 }, (_, at) => ({ ...manifests[0], digest: layouts.sha256(`${at}`) })),
   )
+  t.is(error.code, 'ERR_IMAGE_LIMIT')
+})
+
+test('more bytes than there is room for are refused before they are asked for', async (t) => {
+  const error = await refusal(t, ({ images, manifests: [first, ...more] }, origin) => {
+    const { config, layers } = images[others[0]] ?? { config: undefined, layers: [] }
+    const huge = layers.map((layer) => ({ ...layer, digest: layouts.sha256(layer.digest), size: 2 ** 52 }))
+    const document = { schemaVersion: 2, mediaType: layouts.types.manifest, config, layers: huge }
+    const manifest = layouts.blob(origin, JSON.stringify(document), layouts.types.manifest)
+    return [{ ...first, ...manifest }, ...more]
+  })
   t.is(error.code, 'ERR_IMAGE_LIMIT')
 })
 

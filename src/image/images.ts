@@ -166,6 +166,8 @@ export class Images {
   #isHere(name: string, wanted: Platform | undefined): boolean {
     const entry = this.content.entry(name)
     if (entry === undefined) return false
+    const plain = wanted === undefined ? this.store.image(entry.digest) : undefined
+    if (plain !== undefined && this.store.has(plain)) return true
     const members = this.content.members(entry)
     const found = memberFor(members, wanted ?? (isIndex(entry) ? hostPlatform() : undefined))
     if (found === undefined) return false
