@@ -409,6 +409,8 @@ export interface UnpackOptions {
   keep: boolean
   /** What ends once the layers below are in the store; none: they are. It stays the caller's. */
   gate?: number
+  /** Whether nothing is put into the store, and the layer that is there is held against its blob. Default: false. */
+  check?: boolean
 }
 
 /**

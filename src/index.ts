@@ -22,18 +22,22 @@ export type { Process, ProcessPromise } from './container/process.ts'
 export type { Cause, Isolation, Result, Timing, Usage } from './container/result.ts'
 export type { Image } from './container/run.ts'
 export type { Output } from './container/stdio.ts'
-export type { Duration, Size } from './container/units.ts'
+export type { Duration } from './container/units.ts'
 export { login, logout } from './image/accounts.ts'
 export type { Account } from './image/accounts.ts'
 export type { ImageCollection } from './image/collection.ts'
 export type {
+  Fault,
   HistoryEntry,
   ImageInfo,
   ImportOptions,
+  PruneOptions,
   Removed,
   SaveImageOptions,
   StoreUsage,
   TransferOptions,
+  VerifiedImage,
+  VerifyOptions,
 } from './image/info.ts'
 export type { Followed } from './image/followed.ts'
 export type { LoadProgress } from './image/load.ts'
@@ -43,6 +47,7 @@ export { registry } from './image/published.ts'
 export type { Published, PublishedManifest, PublishedOptions } from './image/published.ts'
 export type { Referrer } from './registry/lists.ts'
 export type { ArchiveFormat } from './image/save.ts'
+export type { Size } from './state/sizes.ts'
 export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
 

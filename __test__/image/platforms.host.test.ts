@@ -226,6 +226,47 @@ test('another platform of it: unpacked when it is wanted, and the name stays who
   t.like(await t.throwsAsync(one.images.pull(name, { ...all, platform })), { subject: 'allPlatforms' })
 })
 
+test('verified on all platforms: what is damaged is found, and comes again', async (t) => {
+  const { directory, written, name, one } = await published(t)
+  await one.images.pull(name, all)
+  const [clean] = await one.images.verify(name)
+  t.like(clean, { digest: written.index.digest, isWhole: true, id: written.images[own]?.config.digest })
+  t.deepEqual(clean?.faults, [])
+  const [image, gone] = others.map((other) => written.images[other] ?? written.attestation)
+  const [layer, statement] = [layerOf(image ?? written.attestation, 1), layerOf(written.attestation, 0)]
+  const place = (digest: string): string => layouts.path(join(directory, 'data/images'), digest)
+  for (const digest of [layer, statement]) {
+    const bytes = readFileSync(place(digest))
+    bytes.writeUInt8(bytes.readUInt8(8) ^ 1, 8)
+    writeFileSync(place(digest), bytes)
+  }
+  const manifest = gone?.manifest.digest ?? ''
+  rmSync(place(manifest))
+  const [found] = await one.images.verify(name)
+  t.false(found?.isWhole)
+  const faults = new Map(found?.faults.map(({ digest, part, state }) => [digest, `${part} ${state}`]))
+  t.deepEqual(
+    [faults.get(layer), faults.get(statement), faults.get(manifest)],
+    ['blob damaged', 'blob damaged', 'manifest missing'],
+  )
+  t.is(faults.size, 3)
+  await one.images.pull(name, all)
+  t.deepEqual(
+    (await one.images.verify(name)).flatMap(({ faults: left }) => left),
+    [],
+  )
+  // One platform needs nothing of another that is damaged.
+  writeFileSync(place(manifest), 'damaged')
+  t.is((await one.run(name, ['cat', '/platform'], { pull: 'never' })).stdout, own)
+  await one.images.prune()
+  await one.images.pull(name, all)
+  t.deepEqual(
+    (await one.images.verify()).flatMap(({ faults: left }) => left),
+    [],
+  )
+  t.deepEqual(stored(directory).blobs, blobsOf(written))
+})
+
 test('without one for this machine it is kept and not run', async (t) => {
   const { directory, written, name, one } = await published(t, others)
   const image = await one.images.pull(name, all)

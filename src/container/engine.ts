@@ -8,6 +8,8 @@ import type { PullProgress } from '../image/pull.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
+import { limit } from '../state/sizes.ts'
+import type { Size } from '../state/sizes.ts'
 import { rejected } from './begin.ts'
 import type { Container } from './container.ts'
 import { Containers } from './containers.ts'
@@ -30,6 +32,12 @@ export interface EngineOptions {
   runRoot?: string
   /** The cgroup below which containers' groups are made, an absolute path. Default: `caisson` at the top. */
   cgroupParent?: string
+  /**
+   * The most that images may take, bytes or docker's `'20g'`. After a pull, a load or an import that brought more, images
+   * that were not used for longest go, but none of which a container runs, and not while another pull is at work. Default:
+   * CAISSON_STORE_LIMIT, else no limit.
+   */
+  storeLimit?: Size
 }
 
 /** Options of a run whose output is wanted as bytes. */
@@ -48,6 +56,7 @@ export class Engine {
   constructor(given: EngineOptions = {}) {
     const options = bare(given)
     for (const [name, value] of Object.entries(options)) {
+      if (name === 'storeLimit') continue
       if (!['root', 'runRoot', 'cgroupParent'].includes(name)) throw refuse(name, 'unknown option')
       if (value !== undefined && typeof value !== 'string') throw refuse(name, 'is no path')
     }
@@ -59,7 +68,13 @@ export class Engine {
       (layer, signal, wanted) => unpackLayer(this.#shim, layer, signal, wanted),
       (source, directory, signal, layer = false) => readArchive(this.#shim, source, directory, signal, layer),
     )
-    this.images = new ImageCollection(this.roots.data, this.#images, () => sweep(this.#shim))
+    const most = options.storeLimit ?? process.env.CAISSON_STORE_LIMIT
+    this.images = new ImageCollection(
+      this.roots.data,
+      this.#images,
+      () => sweep(this.#shim),
+      most === undefined || most === '' ? undefined : limit('storeLimit', most),
+    )
   }
 
   /** The executable that shims are made of. */

@@ -1,18 +1,20 @@
 /** The images of an engine: what has which name, what it is, and how it goes. */
 import type { Readable, Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
+import { limit } from '../state/sizes.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
-import { field, invalid, parse, text } from './document.ts'
+import { field, text } from './document.ts'
 import type { Fields } from './document.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
-import { mostConfigBytes, parsePlatform, showPlatform } from './manifest.ts'
-import type { Descriptor, Manifest, Platform } from './manifest.ts'
-import { memberFor, requireMember, showMember } from './platforms.ts'
-import type { ImageMember, Member } from './platforms.ts'
+import { parsePlatform, showPlatform } from './manifest.ts'
+import { otherImages, readImage, readImages } from './known.ts'
+import type { Known } from './known.ts'
+import type { Descriptor, Manifest } from './manifest.ts'
+import type { PruneContext } from './prune.ts'
 import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
 import type { PushProgress } from './push.ts'
@@ -21,24 +23,16 @@ import type {
   HistoryEntry,
   ImageInfo,
   ImportOptions,
+  PruneOptions,
   Removed,
   SaveImageOptions,
   StoreUsage,
   TransferOptions,
+  VerifiedImage,
+  VerifyOptions,
 } from './info.ts'
 import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
-
-/** One image and all names of it; of one with all its platforms, the one that stands for them. */
-interface Known {
-  entries: Entry[]
-  /** Of its manifest. */
-  descriptor: Member['entry']
-  manifest: Manifest
-  config: Fields
-  /** It is another platform of what has these names. */
-  other: boolean
-}
 
 const never = new AbortController().signal
 
@@ -53,9 +47,12 @@ export class ImageCollection {
   readonly #root: string
   readonly #images: Images
   readonly #sweep: () => Promise<void>
+  readonly #limit: number | undefined
 
-  /** `sweep` has removed what was thrown away. */
-  constructor(root: string, images: Images, sweep: () => Promise<void>) {
+  /** `sweep` has removed what was thrown away. With `most` the store is kept within so many bytes. */
+  constructor(root: string, images: Images, sweep: () => Promise<void>, most?: number) {
+    this.#limit = most
+    images.whenGrown((held) => this.#settle(held))
     this.#root = root
     this.#images = images
     this.#sweep = sweep
@@ -71,9 +68,30 @@ export class ImageCollection {
 
   /** All images, the newest first. */
   async list(): Promise<ImageInfo[]> {
-    return this.#known()
-      .map((known) => this.#info(known))
-      .toSorted((one, other) => Number(other.created ?? 0) - Number(one.created ?? 0))
+    const { known, damaged } = readImages(this.#content)
+    return [...known.map((one) => this.#info(one)), ...this.#unreadable(damaged)].toSorted(
+      (one, other) => Number(other.created ?? 0) - Number(one.created ?? 0),
+    )
+  }
+
+  /** Of images whose documents are damaged: what is known without these. */
+  #unreadable(entries: readonly Entry[]): ImageInfo[] {
+    return [...new Set(entries.map(({ digest }) => digest))].map((digest) => {
+      const same = entries.filter((entry) => entry.digest === digest)
+      const { id = digest, chains = [] } = this.#store.image(digest) ?? {}
+      const platform = same.find((entry) => entry.platform !== undefined)?.platform
+      return {
+        id,
+        digest,
+        names: same.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
+        repoDigests: [],
+        created: undefined,
+        size: chains.reduce((sum, chain) => sum + (this.#store.layer(chain)?.bytes ?? 0), 0),
+        platform: platform === undefined ? '' : showPlatform(platform),
+        platforms: platform === undefined ? [] : [showPlatform(platform)],
+        labels: {},
+      }
+    })
   }
 
   /**
@@ -119,7 +137,9 @@ export class ImageCollection {
     const entry = other && first !== undefined ? { ...first, ...descriptor } : first
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
-    if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
+    if (entry === undefined) return
+    await this.#content.name({ ...entry, name: fullName(name), served: undefined })
+    for (const { digest } of this.#manifests([entry])) this.#store.touch(digest)
   }
 
   /**
@@ -134,7 +154,6 @@ export class ImageCollection {
         tell(progress)
       }
       const facts = await this.#images.pull(reference, { signal, platform, allPlatforms, report })
-      if (isPostponed(this.#root)) await this.#collect({})
       return this.get(facts.id)
     })
   }
@@ -147,8 +166,9 @@ export class ImageCollection {
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
     const { signal = never, platform, allPlatforms, onProgress: report } = options
     const ids = await this.#images.load(source, { signal, platform, allPlatforms, report })
-    if (isPostponed(this.#root)) await this.#collect({})
-    return Promise.all(ids.map((id) => this.get(id)))
+    const loaded = await Promise.all(ids.map((id) => this.get(id)))
+    await this.#settle(loaded.map(({ digest }) => digest))
+    return loaded
   }
 
   /**
@@ -160,7 +180,9 @@ export class ImageCollection {
     const name = reference === undefined ? undefined : parseName(reference)
     if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
     const as = { name: name && fullName(name), changes, message }
-    return this.get(await this.#images.import(source, as, { signal, platform }))
+    const imported = await this.get(await this.#images.import(source, as, { signal, platform }))
+    await this.#settle([imported.digest])
+    return imported
   }
 
   /**
@@ -176,11 +198,12 @@ export class ImageCollection {
     const { format = 'docker', platform, signal = never } = options
     const asked = platform === undefined ? undefined : parsePlatform(platform)
     if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
+    const { partsOf, save } = await import('./save.ts')
     const images = new Map<string, SavedImage>()
     const wanted = typeof references === 'string' ? [references] : references
     if (wanted.length === 0) throw refuse('image', 'is missing')
     for (const reference of wanted) {
-      const { descriptor, manifest, blobs } = this.#toSave(reference, asked)
+      const { descriptor, manifest, blobs } = partsOf(this.#content, reference, this.#find(reference), asked)
       const name = this.#named(reference)
       const names = images.get(descriptor.digest)?.names ?? []
       images.set(descriptor.digest, {
@@ -190,28 +213,7 @@ export class ImageCollection {
         names: name === undefined || name.includes('@') ? names : [...new Set([...names, name])],
       })
     }
-    const { save } = await import('./save.ts')
     await save(this.#content, [...images.values()], target, { format, signal })
-  }
-
-  /** What an archive holds of an image: all its platforms if they are here, or the one that is asked for. */
-  #toSave(reference: string, asked: Platform | undefined): Omit<SavedImage, 'names'> {
-    const known = this.#find(reference)
-    const [entry] = known.entries
-    const members = entry === undefined || known.other ? [] : this.#content.members(entry)
-    const one = asked === undefined ? undefined : requireMember(members, reference, asked)
-    const { manifest } = one ?? known
-    const descriptor = one?.entry ?? (known.other || entry === undefined ? known.descriptor : entry)
-    const single = [manifest.config, ...manifest.layers]
-    if (descriptor.digest !== entry?.digest || members.length === 0)
-      return { descriptor, manifest, blobs: [descriptor, ...single] }
-    const [lacking] = this.#content.missing(entry)
-    if (members.some((member) => member.entry.digest !== entry.digest) && lacking !== undefined) {
-      const message = `${reference}: ${showMember(lacking.entry)} is not in the store any more: pull it again with all platforms, or save one platform`
-      throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: lacking.digest })
-    }
-    const blobs = members.flatMap((member) => [member.entry, ...member.blobs])
-    return { descriptor, manifest, blobs: [descriptor, ...blobs] }
   }
 
   /**
@@ -233,10 +235,14 @@ export class ImageCollection {
    * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
    */
   async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
+    const byName = this.#named(reference)
+    const damaged = readImages(this.#content).damaged.find(
+      ({ name }) => name !== undefined && name === byName,
+    )
+    if (damaged !== undefined) return this.#forget(damaged)
     const known = this.#find(reference)
     const names = known.entries.flatMap(({ name }) => (name === undefined ? [] : [name]))
     const id = known.manifest.config.digest
-    const byName = this.#named(reference)
     const taken = byName === undefined ? names : [byName]
     const short = id.slice('sha256:'.length, 'sha256:'.length + 12)
     if (byName === undefined && new Set(names).size > 1 && !force) {
@@ -262,38 +268,67 @@ export class ImageCollection {
     return { untagged: taken.map(showName), deleted: last ? [id] : [] }
   }
 
+  /** Takes a name away from an image of which no more is known. */
+  async #forget({ name = '', digest }: Entry): Promise<Removed> {
+    await this.#content.change((entries) => entries.filter((entry) => entry.name !== name))
+    const last = !this.#content.entries().some((entry) => entry.digest === digest)
+    const { id = digest } = this.#store.image(digest) ?? {}
+    if (last) await this.#collect({})
+    return { untagged: [showName(name)], deleted: last ? [id] : [] }
+  }
+
   /**
    * Removes images without a name, or with `all` every image of which no container runs; with `blobs` also the compressed
    * blobs of what is unpacked.
    */
-  async prune(options: { all?: boolean; blobs?: boolean } = {}): Promise<Removed & { reclaimed: number }> {
-    const { all = false, blobs = false } = options
-    const known = this.#known()
-    const gone = known.filter(
-      ({ entries }) =>
-        (all || entries.every(({ name }) => name === undefined)) &&
-        !this.#images.isUsed(this.#manifests(entries)),
-    )
-    // An image that has a name under one manifest needs no other.
-    const spare = known.flatMap(({ entries }) =>
-      entries.some(({ name }) => name !== undefined) ? entries.filter(({ name }) => name === undefined) : [],
-    )
-    const digests = new Set([...gone.flatMap(({ entries }) => entries), ...spare].map(({ digest }) => digest))
-    if (digests.size > 0)
-      await this.#content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
-    const collected = await this.#collect({ blobs, layouts: all })
-    return {
-      untagged: gone.flatMap(({ entries }) =>
-        entries.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
-      ),
-      deleted: gone.map(({ manifest }) => manifest.config.digest),
-      reclaimed: collected.bytes,
-    }
+  async prune(options: PruneOptions = {}): Promise<Removed & { reclaimed: number }> {
+    const { all = false, blobs = false, keepStorage } = options
+    const { prune, shrink } = await import('./prune.ts')
+    if (keepStorage !== undefined && blobs) throw refuse('keepStorage', 'is not for blobs alone')
+    const { untagged, deleted, collected } =
+      keepStorage === undefined
+        ? await prune(this.#pruning, { all, blobs })
+        : await shrink(this.#pruning, limit('keepStorage', keepStorage), { all })
+    if (collected.layers > 0) await this.#sweep()
+    return { untagged, deleted, reclaimed: collected.bytes }
+  }
+
+  /** What grew is brought back within the limit, if there is one; `held` stays. */
+  async #settle(held: readonly string[]): Promise<void> {
+    if (isPostponed(this.#root)) await this.#collect({})
+    if (this.#limit === undefined) return
+    const { shrink } = await import('./prune.ts')
+    const { collected } = await shrink(this.#pruning, this.#limit, { all: true, held: new Set(held) })
+    if (collected.layers > 0) await this.#sweep()
+  }
+
+  get #pruning(): PruneContext {
+    const isUsed: PruneContext['isUsed'] = (entries) => this.#images.isUsed(this.#manifests(entries))
+    return { root: this.#root, content: this.#content, store: this.#store, isUsed }
+  }
+
+  /**
+   * Verifies images by their names or ids, all where none is given: documents and blobs against their digests, unpacked
+   * layers against their blobs, entry by entry, for which each is unpacked once more, aside. What is damaged is removed, so
+   * that the next pull gets that, and nothing else, anew; but not what a running container uses.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND. What is found is no error.
+   */
+  async verify(
+    references: string | readonly string[] = [],
+    options: VerifyOptions = {},
+  ): Promise<VerifiedImage[]> {
+    const { signal = never, onProgress } = options
+    const wanted = typeof references === 'string' ? [references] : references
+    const { verify } = await import('./verify.ts')
+    const verified = await verify(this.#images.context, wanted, signal, onProgress)
+    if (verified.some(({ isWhole }) => !isWhole)) await this.#sweep()
+    if (isPostponed(this.#root)) await this.#collect({})
+    return verified
   }
 
   /** What the store holds. */
   async usage(): Promise<StoreUsage> {
-    const known = this.#known()
+    const known = readImages(this.#content).known
     const layers = this.#store.layers()
     const named = new Set(
       known
@@ -320,50 +355,7 @@ export class ImageCollection {
 
   /** The manifests of these, on every platform. */
   #manifests(entries: readonly Entry[]): Descriptor[] {
-    return entries.flatMap((entry) => this.#content.members(entry).map((member) => member.entry))
-  }
-
-  /** What is here, by config: an image is one thing whatever its names, and however its layers are compressed. */
-  #known(): Known[] {
-    const known = new Map<string, Known>()
-    const digests = new Map<string, Known>()
-    for (const entry of this.#content.entries()) {
-      const seen = digests.get(entry.digest)
-      const read = seen ?? this.#read(entry)
-      const one = known.get(read.manifest.config.digest) ?? read
-      one.entries.push(entry)
-      known.set(one.manifest.config.digest, one)
-      digests.set(entry.digest, one)
-    }
-    return [...known.values()]
-  }
-
-  #read(entry: Entry): Known {
-    const found = memberFor(this.#content.members(entry), undefined)
-    if (found === undefined) throw invalid(`index ${entry.digest}`, 'has no image that is here')
-    return this.#readMember(found, [], false)
-  }
-
-  #readMember({ entry: descriptor, manifest }: ImageMember, entries: Entry[], other: boolean): Known {
-    const what = `config ${manifest.config.digest}`
-    const config = parse(this.#content.layout.blob(manifest.config, mostConfigBytes, what), what)
-    return { entries, descriptor, manifest, config, other }
-  }
-
-  /** The other platforms of what is here: they are no images of their own. */
-  #others(known: readonly Known[]): Known[] {
-    const shown = new Set(known.map(({ manifest }) => manifest.config.digest))
-    const others = new Map<string, Known>()
-    for (const { entries } of known)
-      for (const entry of entries)
-        for (const member of this.#content.members(entry)) {
-          const id = member.manifest?.config.digest
-          if (member.manifest === undefined || id === undefined || shown.has(id)) continue
-          const one = others.get(id) ?? this.#readMember({ ...member, manifest: member.manifest }, [], true)
-          one.entries.push(entry)
-          others.set(id, one)
-        }
-    return [...others.values()]
+    return entries.flatMap((entry) => this.#content.undamaged(entry).map((member) => member.entry))
   }
 
   /** The whole name, if that is what is meant and there is such an image. */
@@ -381,14 +373,17 @@ export class ImageCollection {
   #find(reference: string): Known {
     if (reference === '') throw refuse('image', 'is empty')
     const name = this.#named(reference)
-    const known = this.#known()
+    const known = readImages(this.#content).known
     if (name !== undefined) {
       const found = known.find(({ entries }) => entries.some((entry) => entry.name === name))
       const named = found?.entries.find((entry) => entry.name === name)
+      const unread = found === undefined ? this.#content.entry(name) : undefined
+      // Why it cannot be read.
+      if (unread !== undefined) readImage(this.#content, unread)
       // First what was asked for.
       if (found !== undefined && named !== undefined)
         return {
-          ...this.#read(named),
+          ...readImage(this.#content, named),
           entries: [named, ...found.entries.filter((entry) => entry !== named)],
         }
     }
@@ -399,7 +394,7 @@ export class ImageCollection {
       )
     const isId = /^[a-f0-9]{1,64}$/.test(hex)
     const shown = isId ? known.filter(meant) : []
-    const found = shown.length === 0 && isId ? this.#others(known).filter(meant) : shown
+    const found = shown.length === 0 && isId ? otherImages(this.#content, known).filter(meant) : shown
     const [only] = found
     if (only !== undefined && found.length === 1) return only
     if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)

@@ -2,14 +2,23 @@
  * What was pulled, loaded or made: an OCI image layout that other tools read too, `images/` below the data root. Its
  * index says which images have which names; one without a name is dangling. Whoever changes it holds the lock.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CaissonError } from '../errors.ts'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
-import { invalid, text } from './document.ts'
+import { field, invalid, text } from './document.ts'
 import { Layout } from './layout.ts'
 import { mostManifestBytes, parseManifest } from './manifest.ts'
 import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
@@ -23,6 +32,8 @@ export interface Entry extends Descriptor {
   name: string | undefined
   /** What a registry calls it under this name: its digest, or that of the index which it came from. */
   served: string | undefined
+  /** Whether the blobs of its layers were removed because somebody wanted that: that they are missing is no damage. */
+  pruned?: boolean
 }
 
 const annotations = {
@@ -30,6 +41,7 @@ const annotations = {
   /** containerd's. */
   fullName: 'io.containerd.image.name',
   served: 'dev.caisson.served',
+  pruned: 'dev.caisson.pruned',
 } as const
 
 const blobs = 'blobs/sha256'
@@ -38,13 +50,15 @@ function entryOf(entry: IndexEntry): Entry {
   const { mediaType, digest, size, platform, name } = entry
   const served =
     entry.annotations && text(entry.annotations, annotations.served, 255, 'index.json annotations')
-  return { mediaType, digest, size, platform, name, served }
+  const pruned = entry.annotations !== undefined && field(entry.annotations, annotations.pruned) === 'true'
+  return { mediaType, digest, size, platform, name, served, ...(pruned && { pruned }) }
 }
 
-function written({ mediaType, digest, size, platform, name, served }: Entry): object {
+function written({ mediaType, digest, size, platform, name, served, pruned }: Entry): object {
   const notes = {
     ...(name !== undefined && { [annotations.name]: name, [annotations.fullName]: name }),
     ...(served !== undefined && { [annotations.served]: served }),
+    ...(pruned === true && { [annotations.pruned]: 'true' }),
   }
   return {
     mediaType,
@@ -93,6 +107,16 @@ export class Content {
     return membersIn(this.layout, entry, ({ digest, size }) => this.has(digest, size))
   }
 
+  /** As {@link members}; of what is damaged nothing is known. */
+  undamaged(entry: Entry): readonly Member[] {
+    try {
+      return this.members(entry)
+    } catch (error) {
+      if (error instanceof CaissonError) return []
+      throw error
+    }
+  }
+
   /** What an entry leads to and is not here: entries of its index, and blobs of those that are, each with its entry. */
   missing(entry: Entry): { entry: Member['entry']; digest: string }[] {
     const members = this.members(entry)
@@ -107,6 +131,28 @@ export class Content {
           .map(({ digest }) => ({ entry: member.entry, digest })),
       ),
     ]
+  }
+
+  /** A document, if it is here and undamaged. */
+  document(descriptor: Descriptor, most: number): Buffer | undefined {
+    try {
+      return this.layout.blob(descriptor, most, descriptor.digest)
+    } catch (error) {
+      if (error instanceof CaissonError) return undefined
+      throw error
+    }
+  }
+
+  /** Whether all of an image is here, in its size, on all its platforms: nothing but its manifests is read. */
+  isWhole(entry: Entry): boolean {
+    const { served, digest } = entry
+    if (served !== undefined && served !== digest && !existsSync(this.path(served))) return false
+    try {
+      return this.missing(entry).length === 0
+    } catch (error) {
+      if (error instanceof CaissonError) return false
+      throw error
+    }
   }
 
   /** Changes the index while nobody else does. */
@@ -145,7 +191,7 @@ export class Content {
   /** Of an image without a name one entry is enough, and none if it has a name, or is in an index that has one. */
   #withoutIdle(entries: Entry[]): Entry[] {
     const named = entries.filter(({ name }) => name !== undefined)
-    const known = new Set(named.flatMap((entry) => [entry.digest, ...this.#listed(entry)]))
+    const known = new Set(named.flatMap((entry) => [entry.digest, ...this.listed(entry)]))
     return entries.filter(({ name, digest }) => {
       if (name !== undefined) return true
       if (known.has(digest)) return false
@@ -154,8 +200,8 @@ export class Content {
     })
   }
 
-  /** What an index lists. One that is damaged lists nothing here: who reads it says so. */
-  #listed(entry: Entry): string[] {
+  /** The manifests that an index lists, and nothing of what is none. One that is damaged lists nothing here. */
+  listed(entry: Entry): string[] {
     try {
       return indexOf(this.layout, entry)?.manifests.map(({ digest }) => digest) ?? []
     } catch (error) {
@@ -168,7 +214,8 @@ export class Content {
   put(digest: string, bytes: Uint8Array): void {
     this.#make()
     const path = this.path(digest)
-    if (this.has(digest, bytes.length)) return
+    // One of the right size may be damaged.
+    if (this.has(digest, bytes.length) && readFileSync(path).equals(bytes)) return
     writeDurably(path, bytes, false)
   }
 
@@ -193,6 +240,11 @@ export class Content {
   /** Whether a blob is there, in its size. */
   has(digest: string, size: number): boolean {
     return statSync(this.path(digest), { throwIfNoEntry: false })?.size === size
+  }
+
+  /** Removes a blob. Who has it open keeps it. */
+  remove(digest: string): void {
+    rmSync(this.path(digest), { force: true })
   }
 
   /** The digests of all blobs, and their sizes. */

@@ -22,6 +22,7 @@ import type { LayoutReference } from './reference.ts'
 import type { ReadArchive } from './spool.ts'
 import { ImageStore } from './store.ts'
 import type { Facts } from './store.ts'
+import type { VerifyContext } from './verify.ts'
 
 /** When an image is pulled that a run wants. */
 export type PullPolicy = 'missing' | 'always' | 'never'
@@ -77,6 +78,7 @@ export class Images {
   /** What this process knows, by layout and tag. */
   readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
   readonly #flights = new Map<string, Flight>()
+  #grown: ((held: readonly string[]) => Promise<void>) | undefined
 
   constructor(dataRoot: string, unpackLayer: UnpackLayer, readArchive: ReadArchive) {
     this.#root = dataRoot
@@ -84,6 +86,11 @@ export class Images {
     this.content = new Content(dataRoot)
     this.#unpackLayer = unpackLayer
     this.#readArchive = readArchive
+  }
+
+  /** After each pull, a run's too, this is called with the digest of the manifest that is to stay. */
+  whenGrown(act: (held: readonly string[]) => Promise<void>): void {
+    this.#grown = act
   }
 
   /** Where an image is looked for: in the layout that it names, else in the one of what was pulled. */
@@ -108,6 +115,7 @@ export class Images {
     const same = known?.identity === identity ? known : undefined
     const facts = same?.facts ?? this.store.layout(reference, identity)
     if (facts === undefined || !this.store.has(facts)) return undefined
+    this.store.touch(facts.digest)
     return same?.image ?? this.#keep(reference, identity, facts)
   }
 
@@ -154,6 +162,7 @@ export class Images {
             (ended) => this.#unpack(layout, known.digest, known.manifest, wanted, ended),
             signal,
           )
+    this.store.touch(facts.digest)
     // What is kept of a name is what it is for this machine.
     if (wanted === undefined && index?.settled === true) {
       this.store.rememberLayout(reference, index.identity, facts)
@@ -185,8 +194,10 @@ export class Images {
     const start = async (ended: AbortSignal, tell: (progress: PullProgress) => void): Promise<Facts> => {
       // The registry's client is loaded by who needs it.
       const { pull } = await import('./pull.ts')
-      const context = { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
-      return pull(context, reference, { signal: ended, platform: wanted, allPlatforms, report: tell })
+      const how = { signal: ended, platform: wanted, allPlatforms, report: tell }
+      const facts = await pull(this.context, reference, how)
+      await this.#grown?.([facts.digest])
+      return facts
     }
     return this.#join(key, start, signal, report)
   }
@@ -208,6 +219,11 @@ export class Images {
     const wanted = platform === undefined ? undefined : parsePlatform(platform)
     const { importRootfs } = await import('./import.ts')
     return importRootfs(this.#loading, source, as, { signal, platform: wanted, report })
+  }
+
+  /** What images are verified with. */
+  get context(): VerifyContext {
+    return { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
   }
 
   get #loading(): LoadContext {

@@ -95,15 +95,14 @@ class Load {
     const { content, store } = this.#context
     for (const entry of content.entries()) {
       if (image.whole !== undefined) {
-        const { digest } = image.whole.descriptor
-        if (entry.digest !== digest || content.missing(entry).length > 0) continue
+        if (entry.digest !== image.whole.descriptor.digest || !content.isWhole(entry)) continue
         const facts = image.unpacked === false ? factsOf(image) : store.image(image.manifest.digest)
-        if (facts === undefined || (image.unpacked !== false && !store.has(facts))) continue
+        if (facts === undefined || (image.unpacked !== false && !store.isWhole(facts))) continue
         return { image, isNew: false, facts, entry }
       }
-      for (const { entry: one, blobs } of content.members(entry)) {
+      for (const { entry: one, blobs } of content.undamaged(entry)) {
         const facts = store.image(one.digest)
-        if (facts === undefined || facts.id !== image.config.digest || !store.has(facts)) continue
+        if (facts === undefined || facts.id !== image.config.digest || !store.isWhole(facts)) continue
         if (blobs.every(({ digest, size }) => content.has(digest, size)))
           return { image, isNew: false, facts, entry: { ...entry, ...one } }
       }
@@ -124,6 +123,8 @@ class Load {
       unpackLayer,
       parallel,
       signal,
+      // Where the layer is here already, its blob has still to be one of it.
+      kept: ({ digest }, diffId) => store.isPair(digest, diffId),
       open: (_, at) => {
         const layer = layers[at]
         if (layer === undefined)
@@ -154,14 +155,10 @@ class Load {
   #idOf(entry: Entry): string {
     const known = this.#context.store.image(entry.digest)?.id
     if (known !== undefined) return known
-    try {
-      const image = memberFor(this.#context.content.members(entry), undefined)
-      return image?.manifest.config.digest ?? entry.digest
-    } catch (error) {
-      // It is damaged, and has its name no more.
-      if (error instanceof CaissonError) return entry.digest
-      throw error
-    }
+    // One that is damaged has its name no more.
+    return (
+      memberFor(this.#context.content.undamaged(entry), undefined)?.manifest.config.digest ?? entry.digest
+    )
   }
 
   /** Gives all of them their names, at once. */

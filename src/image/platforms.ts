@@ -39,7 +39,8 @@ export interface Member {
 /** A member that is an image. */
 export type ImageMember = Member & { manifest: Manifest }
 
-function isImage(member: Member): member is ImageMember {
+/** Whether a member is an image. */
+export function isImage(member: Member): member is ImageMember {
   return member.manifest !== undefined
 }
 

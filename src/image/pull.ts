@@ -11,8 +11,17 @@ import { invalid } from './document.ts'
 import { fetchBlobs } from './fetch.ts'
 import { unpackLayers } from './layers.ts'
 import type { BlobSource, UnpackLayer } from './layers.ts'
-import { choose, fits, hostPlatform, imagesOf, isIndex, mostConfigBytes, parseManifest } from './manifest.ts'
-import type { Descriptor, Index, Manifest, Platform } from './manifest.ts'
+import {
+  choose,
+  fits,
+  hostPlatform,
+  imagesOf,
+  isIndex,
+  mostConfigBytes,
+  mostManifestBytes,
+  parseManifest,
+} from './manifest.ts'
+import type { Descriptor, Index, IndexEntry, Manifest, Platform } from './manifest.ts'
 import { memberFor, membersOf, readMember } from './platforms.ts'
 import type { Member } from './platforms.ts'
 import { fullName } from './reference.ts'
@@ -155,7 +164,7 @@ class Pull {
       await content.name({ ...named, platform, name, served }, this.#options.signal)
   }
 
-  /** What is in the store, if the registry still means it. One request. */
+  /** What is in the store, if nothing of it is missing and the registry still means it. One request. */
   async #unchanged(): Promise<Facts | undefined> {
     const { content } = this.#context
     const { path, tag, digest } = this.#reference
@@ -163,7 +172,9 @@ class Pull {
     const facts = entry?.served === undefined ? undefined : this.#here(entry)
     if (facts === undefined || digest !== undefined) return facts
     const served = await this.#registry.head(path, tag ?? '', { signal: this.#options.signal })
-    return served === entry?.served ? facts : undefined
+    if (served !== entry?.served) return undefined
+    this.#context.store.touch(facts.digest)
+    return facts
   }
 
   /** What an entry came to, if all is here that is wanted of it. */
@@ -171,13 +182,15 @@ class Pull {
     const { content, store } = this.#context
     const all = this.#options.allPlatforms === true
     // It stands for one platform of an index.
-    if (all && (entry.served !== entry.digest || content.missing(entry).length > 0)) return undefined
+    if (all && entry.served !== entry.digest) return undefined
     if (!all && !isIndex(entry) && !this.#isFor(entry)) return undefined
+    if ((all || !isIndex(entry)) && !content.isWhole(entry)) return undefined
     const wanted = all || !isIndex(entry) ? undefined : this.#platform
-    const found = memberFor(content.members(entry), wanted)
-    if (found === undefined) return undefined
+    const found = memberFor(content.undamaged(entry), wanted)
+    if (found === undefined || !found.blobs.every(({ digest, size }) => content.has(digest, size)))
+      return undefined
     const facts = store.image(found.entry.digest)
-    if (facts !== undefined && store.has(facts)) return facts
+    if (facts !== undefined && store.isWhole(facts)) return facts
     const own = found.entry.platform !== undefined && fits(found.entry.platform, this.#platform)
     return all && !own ? this.#factsOf(found.manifest, found.entry.digest) : undefined
   }
@@ -202,26 +215,16 @@ class Pull {
       return top.document.kind === 'index' ? this.#all(top, top.document) : this.#document(top, top, [], null)
     if (top.document.kind === 'manifest') return this.#document(top, top, [], this.#platform)
     const entry = choose(imagesOf(top.document), fullName(this.#reference), this.#platform)
-    const found = await this.#manifest(entry.digest, entry)
+    const found = this.#known(entry) ?? (await this.#manifest(entry.digest, entry))
     return this.#document(top, found, [], this.#platform)
   }
 
   /** What the index `top` lists, and which of it is the image: this machine's, else the first. */
   async #all(top: Found, index: Index): Promise<Documents> {
     const { content } = this.#context
-    const { path } = this.#reference
-    const { signal } = this.#options
     const what = fullName(this.#reference)
     const members: Member[] = []
-    for (const entry of membersOf(index, `manifest ${top.digest}`)) {
-      const accept = entry.mediaType
-      const { bytes } = await this.#registry.manifest(path, entry.digest, { signal, accept })
-      const about = `manifest ${entry.digest}`
-      if (bytes.length !== entry.size) throw invalid(about, `has ${bytes.length} bytes, not ${entry.size}`)
-      members.push(readMember(entry, bytes, about))
-      // Not kept in memory: there may be many.
-      content.put(entry.digest, bytes)
-    }
+    for (const entry of membersOf(index, `manifest ${top.digest}`)) members.push(await this.#member(entry))
     const own = memberFor(members, undefined)
     if (own === undefined) throw invalid(what, 'has no image for any platform')
     const bytes = content.layout.blob(own.entry, own.entry.size, `manifest ${own.entry.digest}`)
@@ -229,6 +232,21 @@ class Pull {
     const found = { document: own.manifest, bytes, digest: own.entry.digest, mediaType }
     const named = { mediaType: top.mediaType, digest: top.digest, size: top.bytes.length }
     return { ...(await this.#document(top, found, members, null)), named }
+  }
+
+  /** An entry of an index, and its document in the store: not kept in memory, since there may be many. */
+  async #member(entry: IndexEntry): Promise<Member> {
+    const { content } = this.#context
+    const { signal } = this.#options
+    const { digest, size, mediaType: accept } = entry
+    const what = `manifest ${digest}`
+    const here = content.document(entry, mostManifestBytes)
+    const bytes =
+      here ?? (await this.#registry.manifest(this.#reference.path, digest, { signal, accept })).bytes
+    if (bytes.length !== size) throw invalid(what, `has ${bytes.length} bytes, not ${size}`)
+    const member = readMember(entry, bytes, what)
+    if (here === undefined) content.put(digest, bytes)
+    return member
   }
 
   /** The documents of an image, and what of `members` is kept beside it. */
@@ -243,7 +261,9 @@ class Pull {
     const { path } = this.#reference
     const { signal } = this.#options
     const what = `config ${document.config.digest}`
-    const bytes = await this.#registry.blob(path, document.config, { signal, most: mostConfigBytes })
+    const bytes =
+      this.#context.content.document(document.config, mostConfigBytes) ??
+      (await this.#registry.blob(path, document.config, { signal, most: mostConfigBytes }))
     const config = parseConfig(bytes, what, document.layers.length, wanted)
     const unpacked = wanted !== null || fits(config.platform, this.#platform)
     const mine = unpacked ? document.layers : []
@@ -262,6 +282,15 @@ class Pull {
       others: [...others.values()],
       unpacked,
     }
+  }
+
+  /** The manifest that an index means, if it is here. */
+  #known(described: Descriptor): Found | undefined {
+    const { digest } = described
+    const bytes = this.#context.content.document(described, mostManifestBytes)
+    if (bytes === undefined) return undefined
+    const document = parseManifest(bytes, `manifest ${digest}`, described.mediaType)
+    return { document, bytes, digest, mediaType: document.mediaType }
   }
 
   /** A manifest or an index, of the size and type that its descriptor says, if it has one. */
@@ -320,7 +349,7 @@ class Pull {
       unpackLayer,
       parallel,
       signal: this.#options.signal,
-      kept: ({ digest, size }) => content.has(digest, size),
+      kept: ({ digest, size }, diffId) => content.has(digest, size) && store.isPair(digest, diffId),
       open,
       report: (at, state) => {
         if (state === 'present') tell(at, 'present')

@@ -9,7 +9,10 @@ import type { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { CaissonError, refuse } from '../errors.ts'
 import type { Content } from './content.ts'
-import type { Descriptor, Manifest } from './manifest.ts'
+import type { Known } from './known.ts'
+import { isIndex } from './manifest.ts'
+import type { Descriptor, Manifest, Platform } from './manifest.ts'
+import { requireMember, showMember } from './platforms.ts'
 import { parseName, showName } from './reference.ts'
 import { tar } from './tar.ts'
 import type { TarEntry } from './tar.ts'
@@ -51,6 +54,30 @@ function blobsOf(content: Content, images: readonly SavedImage[]): Map<string, D
     throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: digest })
   }
   return blobs
+}
+
+/** What an archive holds of an image: all its platforms if they are here, or the one that is asked for. */
+export function partsOf(
+  content: Content,
+  reference: string,
+  known: Known,
+  asked: Platform | undefined,
+): Omit<SavedImage, 'names'> {
+  const [entry] = known.entries
+  const members = entry === undefined || known.other ? [] : content.members(entry)
+  const one = asked === undefined ? undefined : requireMember(members, reference, asked)
+  const { manifest } = one ?? known
+  const descriptor = one?.entry ?? (known.other || entry === undefined ? known.descriptor : entry)
+  if (entry === undefined || !isIndex(descriptor))
+    return { descriptor, manifest, blobs: [descriptor, manifest.config, ...manifest.layers] }
+  const [lacking] = content.missing(entry)
+  if (lacking !== undefined) {
+    const what = `${reference}: ${showMember(lacking.entry)} is not in the store any more`
+    const message = `${what}: pull it again with all platforms, or save one platform`
+    throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: lacking.digest })
+  }
+  const blobs = members.flatMap((member) => [member.entry, ...member.blobs])
+  return { descriptor, manifest, blobs: [descriptor, ...blobs] }
 }
 
 function document(name: string, value: object): TarEntry {

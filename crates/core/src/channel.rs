@@ -160,6 +160,8 @@ wire! {
         pub size: u64,
         /// What the inflated layer must hash to; nothing where it is not unpacked.
         pub diff_id: String,
+        /// Nothing is put into the store: the layer that is there is held against its blob.
+        pub check: bool,
     }
 }
 

@@ -169,6 +169,8 @@ stages! {
     UNDO = "undo",
     /// Reading and writing layers.
     UNPACK = "unpack",
+    /// Holding a layer against its blob.
+    VERIFY = "verify",
 }
 
 impl Stage {

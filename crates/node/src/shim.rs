@@ -108,6 +108,8 @@ pub struct UnpackOptions {
     pub keep: bool,
     /// What ends once the layers below are in the store; none: they are. It stays the caller's.
     pub gate: Option<i32>,
+    /// Whether nothing is put into the store, and the layer that is there is held against its blob. Default: false.
+    pub check: Option<bool>,
 }
 
 /// A shim and its sockets.
@@ -226,8 +228,9 @@ impl Shim {
     /// Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`.
     #[napi(catch_unwind)]
     pub fn unpack(&self, options: UnpackOptions) -> Option<Failure> {
-        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob, keep, gate } = options;
-        let layer = Layer { token: token as u64, chain, lowers, digest, size: size as u64, diff_id, keep };
+        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob, keep, gate, check } = options;
+        let (token, size, check) = (token as u64, size as u64, check.unwrap_or_default());
+        let layer = Layer { token, chain, lowers, digest, size, diff_id, keep, check };
         let (blob, gate) = (Number(blob), gate.map(Number));
         let mut descriptors: Vec<&dyn Descriptor> = vec![&blob];
         descriptors.extend(gate.as_ref().map(|gate| gate as &dyn Descriptor));

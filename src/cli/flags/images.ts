@@ -18,6 +18,7 @@ export interface TransferDraft extends Common {
   quiet: boolean
   platform?: string
   allPlatforms?: boolean
+  storeLimit?: string
 }
 
 function platform<Draft extends { platform?: string }>(help: string): Flag<Draft> {
@@ -42,6 +43,12 @@ export const pullFlags: readonly Flag<TransferDraft>[] = [
   allPlatforms<TransferDraft>('Keep the image for every platform, to push or save it as a whole'),
   platform<TransferDraft>('Pull the image for this platform'),
   ...transferFlags,
+  {
+    long: 'store-limit',
+    value: 'bytes',
+    help: 'Then remove unused images, least recently used first, until the store is within this',
+    apply: (draft, value) => void (draft.storeLimit = value),
+  },
 ]
 
 export const pushFlags: readonly Flag<TransferDraft>[] = [
@@ -185,6 +192,7 @@ export interface PruneDraft extends Common {
   all: boolean
   blobs: boolean
   force: boolean
+  keepStorage?: string
 }
 
 export const pruneFlags: readonly Flag<PruneDraft>[] = [
@@ -201,6 +209,12 @@ export const pruneFlags: readonly Flag<PruneDraft>[] = [
   ),
   ...common<PruneDraft>(),
   toggle('force', 'Do not prompt for confirmation', (draft, on) => void (draft.force = on), 'f'),
+  {
+    long: 'keep-storage',
+    value: 'bytes',
+    help: 'Amount of disk space to keep: no more is removed than that takes, least recently used first',
+    apply: (draft, value) => void (draft.keepStorage = value),
+  },
 ]
 
 export interface FactsDraft extends Common {
@@ -209,6 +223,11 @@ export interface FactsDraft extends Common {
 
 export const factsFlags: readonly Flag<FactsDraft>[] = [
   { ...template<FactsDraft>("'json' or a template"), short: 'f' },
+  ...common<FactsDraft>(),
+]
+
+export const verifyFlags: readonly Flag<FactsDraft>[] = [
+  template<FactsDraft>("'json' or a template, for each image"),
   ...common<FactsDraft>(),
 ]
 

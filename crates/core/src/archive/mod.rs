@@ -5,6 +5,7 @@
 mod apply;
 mod attributes;
 mod blob;
+mod compare;
 mod digest;
 mod gzip;
 mod header;
@@ -23,6 +24,7 @@ mod stream;
 mod tar;
 mod zstd;
 
+pub use compare::compare;
 pub use digest::Digest;
 pub use remove::remove_tree;
 pub use spool::{spool, spool_layer};

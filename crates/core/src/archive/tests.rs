@@ -1,6 +1,7 @@
 //! Archives made here, unpacked into directories of their own, with a bait beside that nobody may touch.
 
 mod build;
+mod compare;
 mod differential;
 mod hostile;
 mod layer;

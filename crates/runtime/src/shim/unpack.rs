@@ -48,7 +48,7 @@ pub(super) enum Outcome {
 }
 
 impl Unpacker {
-    /// Starts to unpack a layer from its blob, with a gate if the layers below are on their way.
+    /// Starts to unpack a layer from its blob, with a gate if the layers below are on their way; or to check one.
     pub(super) fn start(
         data_root: &Path,
         (blob, gate): (&Fd, Option<&Fd>),
@@ -56,8 +56,12 @@ impl Unpacker {
         ids: Option<&IdMap>,
     ) -> Result<Self> {
         Self::work(blob, gate, |blob, gate| {
+            let store = Store::open(data_root)?;
+            if layer.check {
+                return store.check(blob.into(), layer, ids);
+            }
             let source = Source { blob: blob.into(), gate: gate.map(Into::into) };
-            Store::open(data_root)?.unpack(source, layer, ids, |offset| {
+            store.unpack(source, layer, ids, |offset| {
                 channel::send(REPORT, &Report::Wanted { offset }, &[], true).at(Stage::UNPACK, "report")
             })
         })
