@@ -10,8 +10,10 @@ const kinds = {
 }
 /** What archives and registries say is no kernel's matter: these, the slow ones, are not run where one is emulated. */
 const emulated = ['uml', 'qemu']
-const said = ['archive', 'archive-refused', 'import', 'lies', 'save', 'together']
-const here = kinds[process.env.CAISSON_TEST_HOST]
+const said = ['archive', 'archive-refused', 'budget', 'import', 'lies', 'save', 'together']
+/** Programs whose images take minutes to make: `npm run test:programs`. */
+const programs = process.env.CAISSON_TEST_PROGRAMS !== undefined
+const here = programs ? ['programs'] : kinds[process.env.CAISSON_TEST_HOST]
 if (here === undefined) throw new Error('these tests run on a test host: npm run test:host, npm run test:uml')
 
 export default {
@@ -19,7 +21,7 @@ export default {
   files: [
     ...here.map((kind) => `__test__/**/*.${kind}.test.ts`),
     ...(emulated.includes(process.env.CAISSON_TEST_HOST)
-      ? said.map((name) => `!__test__/image/${name}.host.test.ts`)
+      ? ['!__test__/programs/**', ...said.map((name) => `!__test__/image/${name}.host.test.ts`)]
       : []),
   ],
   concurrency: 1,

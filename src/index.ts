@@ -6,9 +6,11 @@ export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
 export type { Container, StopOptions } from './container/container.ts'
 export type { ContainerInfo, Containers, RunningContainer } from './container/containers.ts'
+export type { CommitOptions } from './container/commit.ts'
 export type { ContainerAgent, ListeningOptions } from './container/dial.ts'
 export type { Finding } from './container/doctor.ts'
 export type { ExecOptions } from './container/exec.ts'
+export type { ExportOptions } from './container/export.ts'
 export type {
   DeviceOption,
   IoLimit,

@@ -50,6 +50,19 @@ set -- setpriv --reuid $id --regid $id --init-groups env HOME=$home XDG_RUNTIME_
 
 const cache = fileURLToPath(new URL('../../node_modules/.cache', import.meta.url))
 
+/** What makes a host in a mount namespace, and then runs `"$@"` as whom it is for; and its environment. */
+export function hostOf(name: 'private' | 'single' | 'range'): {
+  script: string
+  env: Record<string, string | undefined>
+} {
+  const env = { CAISSON_TEST_HOST: name }
+  if (name === 'private') return { script: host + last, env }
+  return {
+    script: host + users + asUser + last,
+    env: { ...env, CACHE: cache, XDG_DATA_HOME: undefined },
+  }
+}
+
 /** Runs a command on a private host as root; resolves with its exit status once the host is gone. */
 export async function onPrivateHost(
   command: readonly string[],
@@ -73,9 +86,8 @@ export async function onRootlessHost(
 ): Promise<number> {
   return cage({
     unshare: ['--net', '--cgroup'],
-    script: host + users + asUser + last,
+    ...hostOf(ids),
     command,
-    env: { CAISSON_TEST_HOST: ids, CACHE: cache, XDG_DATA_HOME: undefined },
     timeout,
   })
 }

@@ -1,5 +1,6 @@
 /** Verifying: each damage is found and named, nothing else is, and the next pull mends it. */
 import { execFileSync, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   appendFileSync,
   closeSync,
@@ -17,8 +18,19 @@ import type { Fault } from '../../src/image/info.ts'
 import { chainIds } from '../../src/image/store.ts'
 import { isRoot, hasUsers } from '../host/ground.ts'
 import * as layouts from './layouts.ts'
-import { hold, layerOf, noise, publish, registryOf, requests, stored, whole } from './published.ts'
-import { engine, scratch } from './store.ts'
+import {
+  hold,
+  layerOf,
+  noise,
+  program,
+  publish,
+  registryOf,
+  requests,
+  stored,
+  until,
+  whole,
+} from './published.ts'
+import { engine, scratch, shimsAreGone } from './store.ts'
 
 const layers = [
   layouts.busybox(
@@ -361,4 +373,35 @@ test('by name, by id, all; none of that name; the command line', async (t) => {
     readFileSync(layouts.path(join(directory, 'data/images'), layerOf(written, 1))).length,
     written.layers[1]?.size ?? -1,
   )
+})
+
+test('ended in the middle, or killed: nothing of it stays, and nothing was changed', async (t) => {
+  const directory = scratch(t)
+  const registry = await registryOf(t, directory)
+  const many = Array.from({ length: 8000 }, (_, at) => ({ name: `many/${at % 100}/${at}`, content: 'x' }))
+  publish(registry, directory, { layers: [layers[0] ?? Buffer.of(), layouts.tar(many)] })
+  const image = `${registry.host}/app:latest`
+  const one = engine(t, directory)
+  await one.pull(image)
+  const before = stored(directory)
+  const inTheMiddle = (): Promise<void> =>
+    until(() => stored(directory).unpacking.some((name) => name.startsWith('check-')), 'a layer aside')
+  const over = new AbortController()
+  const verifying = one.images.verify(image, { signal: over.signal })
+  await inTheMiddle()
+  over.abort(new Error('enough'))
+  await t.throwsAsync(verifying, { message: 'enough' })
+  t.deepEqual(stored(directory), before)
+
+  const killed = program(directory, 'await engine.images.verify()')
+  await inTheMiddle()
+  killed.kill('SIGKILL')
+  await once(killed, 'exit')
+  await one.close()
+  await shimsAreGone(directory)
+  // The next shim cleans up.
+  const next = engine(t, directory)
+  t.true((await next.images.verify(image))[0]?.isWhole)
+  await until(() => stored(directory).unpacking.length === 0, 'cleaning')
+  t.deepEqual(stored(directory), before)
 })

@@ -24,6 +24,8 @@ export interface DebianOptions {
   tls?: Certificate
   /** Whose clients are let in. */
   clients?: Certificate
+  /** Default: a free one. */
+  port?: number
 }
 
 export interface Debian {
@@ -131,7 +133,7 @@ export async function debian(t: ExecutionContext, options: DebianOptions = {}): 
           },
         }
   for (let attempt = 0; ; attempt += 1) {
-    const port = await freePort()
+    const port = options.port ?? (await freePort())
     const config = {
       version: 0.1,
       log: { level: 'error' },

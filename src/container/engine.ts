@@ -11,6 +11,7 @@ import type { Roots } from '../state/roots.ts'
 import { limit } from '../state/sizes.ts'
 import type { Size } from '../state/sizes.ts'
 import { rejected } from './begin.ts'
+import type { CommitImage } from './commit.ts'
 import type { Container } from './container.ts'
 import { Containers } from './containers.ts'
 import { examine } from './doctor.ts'
@@ -61,13 +62,13 @@ export class Engine {
       if (value !== undefined && typeof value !== 'string') throw refuse(name, 'is no path')
     }
     this.roots = roots(options)
-    this.containers = new Containers(this.roots.run)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
     this.#images = new Images(
       this.roots.data,
       (layer, signal, wanted) => unpackLayer(this.#shim, layer, signal, wanted),
       (source, directory, signal, layer = false) => readArchive(this.#shim, source, directory, signal, layer),
     )
+    this.containers = new Containers(this.roots.run, this.#commit)
     const most = options.storeLimit ?? process.env.CAISSON_STORE_LIMIT
     this.images = new ImageCollection(
       this.roots.data,
@@ -142,6 +143,9 @@ export class Engine {
     await this.close()
   }
 
+  readonly #commit: CommitImage = async (container, pack, as, signal) =>
+    this.images.get(await this.#images.commit(container, pack, as, signal))
+
   get #context(): Parameters<typeof run>[0] {
     return {
       roots: this.roots,
@@ -151,13 +155,14 @@ export class Engine {
         return found && resolved(found)
       },
       prepare: async (image, options) => resolved(await this.#images.prepare(image, options)),
+      commit: this.#commit,
     }
   }
 }
 
-function resolved({ lowers, layer, config }: ReadyImage): Resolved {
+function resolved({ digest, lowers, layer, config }: ReadyImage): Resolved {
   const layers = [{ target: '/', lowers }]
-  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, layer, config }
+  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, layer, config, digest }
 }
 
 function isList(value: unknown): value is readonly string[] {

@@ -18,10 +18,9 @@ import { CaissonError } from '../errors.ts'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
-import { field, invalid, text } from './document.ts'
+import { field, text } from './document.ts'
 import { Layout } from './layout.ts'
-import { mostManifestBytes, parseManifest } from './manifest.ts'
-import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
+import type { Descriptor, IndexEntry, Platform } from './manifest.ts'
 import { indexOf, membersIn, membersOf } from './platforms.ts'
 import type { Member } from './platforms.ts'
 
@@ -89,17 +88,6 @@ export class Content {
   /** The image of this name. */
   entry(name: string): Entry | undefined {
     return this.entries().find((entry) => entry.name === name)
-  }
-
-  /**
-   * The manifest of an image.
-   * @throws CaissonError ERR_DIGEST, ERR_INVALID_IMAGE for what is damaged.
-   */
-  manifest(entry: Descriptor): Manifest {
-    const what = `manifest ${entry.digest}`
-    const document = parseManifest(this.layout.blob(entry, mostManifestBytes, what), what, entry.mediaType)
-    if (document.kind !== 'manifest') throw invalid(what, 'is an index')
-    return document
   }
 
   /** What an entry leads to: itself, or what of its index is here. */

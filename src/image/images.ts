@@ -4,6 +4,7 @@ import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
+import type { Committed, CommittedAs, PackLayer } from './commit.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
@@ -15,7 +16,8 @@ import type { UnpackLayer } from './layers.ts'
 import type { LoadContext, LoadProgress } from './load.ts'
 import { hostPlatform, isIndex, parsePlatform } from './manifest.ts'
 import type { Manifest, Platform } from './manifest.ts'
-import { memberFor } from './platforms.ts'
+import { isImage, memberFor } from './platforms.ts'
+import type { ImageMember } from './platforms.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
 import type { LayoutReference } from './reference.ts'
@@ -29,6 +31,8 @@ export type PullPolicy = 'missing' | 'always' | 'never'
 
 /** An image that can be run. */
 export interface Image {
+  /** Of its manifest. */
+  digest: string
   /** The directories to mount, the topmost first. */
   lowers: string[]
   /** The chain id of the topmost; none of an image without layers. */
@@ -68,6 +72,9 @@ interface Flight {
 /** How many layers of a layout are unpacked at a time: it is the processors' work. */
 const parallel = 2
 
+/** An id, as `commit` and `images --no-trunc` print it. */
+const wholeId = /^(?:sha256:)?([a-f0-9]{64})$/
+
 /** The images of one data root. */
 export class Images {
   readonly store: ImageStore
@@ -104,6 +111,7 @@ export class Images {
    * one small file. Undefined for any other.
    */
   find(name: string): Image | undefined {
+    if (wholeId.test(name)) return undefined
     const reference = this.#place(name)
     const index = identify(reference.directory)
     return index && this.#find(reference, index.identity)
@@ -128,6 +136,8 @@ export class Images {
   async prepare(name: string, options: ImageOptions): Promise<Image> {
     const { signal, pull = 'missing' } = options
     signal.throwIfAborted()
+    const known = this.#byId(name)
+    if (known !== undefined) return this.#image(await this.#ready(known, signal))
     const reference = this.#place(name)
     const wanted = platformOf(options)
     if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? '', wanted))) {
@@ -146,20 +156,13 @@ export class Images {
     // Before the index is read, so that a later change is seen.
     const index = identify(reference.directory)
     const layout = new Layout(reference.directory)
-    const known = layout.manifest(
-      reference.tag,
-      (digest) => {
-        const facts = this.store.image(digest)
-        return facts !== undefined && this.store.has(facts) ? facts : undefined
-      },
-      wanted,
-    )
+    const found = layout.manifest(reference.tag, (digest) => this.#unpacked(digest), wanted)
     const facts =
-      'known' in known
-        ? known.known
+      'known' in found
+        ? found.known
         : await this.#join(
-            known.digest,
-            (ended) => this.#unpack(layout, known.digest, known.manifest, wanted, ended),
+            found.digest,
+            (ended) => this.#unpack(layout, found.digest, found.manifest, wanted, ended),
             signal,
           )
     this.store.touch(facts.digest)
@@ -169,6 +172,48 @@ export class Images {
       return this.#keep(reference, index.identity, facts)
     }
     return this.#image(facts)
+  }
+
+  /** What a manifest came to, if all of that is there. */
+  #unpacked(digest: string): Facts | undefined {
+    const facts = this.store.image(digest)
+    return facts !== undefined && this.store.has(facts) ? facts : undefined
+  }
+
+  /**
+   * The image in the content store of this id, `sha256:…` or its digits, or of this beginning of one, if no name is so.
+   * @throws CaissonError ERR_INVALID_OPTION where a beginning means several, ERR_IMAGE_NOT_FOUND for a whole one that is
+   * not here.
+   */
+  #byId(name: string): ImageMember | undefined {
+    const [, hex] = wholeId.exec(name) ?? /^([a-f0-9]{4,63})$/.exec(name) ?? []
+    if (hex === undefined || (hex.length < 64 && this.content.entry(fullName(parseName(name))) !== undefined))
+      return undefined
+    const found = new Map<string, ImageMember>()
+    const members = this.content.entries().flatMap((entry) => this.content.undamaged(entry))
+    for (const member of members.filter(isImage)) {
+      const { digest } = member.manifest.config
+      if (digest.startsWith(`sha256:${hex}`)) found.set(digest, member)
+    }
+    if (found.size > 1) {
+      const message = `image: multiple IDs found with provided prefix: ${name}`
+      throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'image' })
+    }
+    const [member] = found.values()
+    if (member === undefined && hex.length === 64)
+      throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${name}`, {
+        stage: 'resolve',
+        subject: name,
+      })
+    return member
+  }
+
+  /** Unpacks an image of the content store, if that is to be done. */
+  async #ready({ entry, manifest }: ImageMember, signal: AbortSignal): Promise<Facts> {
+    const { digest, platform } = entry
+    const start = async (ended: AbortSignal): Promise<Facts> =>
+      this.#unpack(this.content.layout, digest, manifest, platform, ended)
+    return this.#unpacked(digest) ?? this.#join(digest, start, signal)
   }
 
   /** Whether an image is in the content store, with its layers or their blobs. */
@@ -221,6 +266,12 @@ export class Images {
     return importRootfs(this.#loading, source, as, { signal, platform: wanted, report })
   }
 
+  /** Makes an image of a container; its id. */
+  async commit(container: Committed, pack: PackLayer, as: CommittedAs, signal: AbortSignal): Promise<string> {
+    const { commit } = await import('./commit.ts')
+    return commit(this.#loading, container, pack, as, signal)
+  }
+
   /** What images are verified with. */
   get context(): VerifyContext {
     return { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
@@ -252,10 +303,10 @@ export class Images {
     return image
   }
 
-  #image({ chains, config }: Facts): Image {
+  #image({ digest, chains, config }: Facts): Image {
     const lowers = chains.map((chain) => this.store.tree(chain))
     const [layer] = chains
-    return { lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
+    return { digest, lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
   }
 
   /** Gets an image together with whoever wants the same one now. */

@@ -103,7 +103,8 @@ export interface ImportOptions {
   /** The image's name. Default: none, it is known by its id. */
   reference?: string
   /**
-   * Changes to its config in a Dockerfile's words: CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL, EXPOSE, VOLUME, STOPSIGNAL.
+   * Changes to its config in a Dockerfile's words: CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL, EXPOSE, VOLUME, STOPSIGNAL,
+   * ONBUILD.
    */
   changes?: readonly string[]
   /** What its history says. Default: `Imported from -`. */

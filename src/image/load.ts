@@ -111,7 +111,7 @@ class Load {
   }
 
   async #unpack(image: ArchivedImage): Promise<Ready> {
-    const { store, unpackLayer } = this.#context
+    const { store, content, unpackLayer } = this.#context
     const { signal, report } = this.#options
     const { layers, config, manifest } = image
     const entry = entryOf(image)
@@ -129,7 +129,7 @@ class Load {
         const layer = layers[at]
         if (layer === undefined)
           throw new CaissonError('ERR_INTERNAL', 'a layer that the image does not have')
-        const file = openSync(layer.file.path, 'r')
+        const file = layer.file === undefined ? content.layout.open(layer) : openSync(layer.file.path, 'r')
         return { blob: file, keep: false, close: async () => closeSync(file) }
       },
       report: (at, state) => {
@@ -146,7 +146,7 @@ class Load {
     const { content } = this.#context
     for (const { digest, size, file } of [...layers, ...(whole?.blobs ?? [])]) {
       this.#options.signal.throwIfAborted()
-      await content.adopt(digest, size, file.path)
+      if (file !== undefined) await content.adopt(digest, size, file.path)
     }
     content.put(config.digest, config.bytes)
     content.put(manifest.digest, manifest.bytes)

@@ -15,6 +15,7 @@ use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
 use crate::ingest::{self, Blob, Growing, Ingest};
 use crate::journal::private_directory;
+use crate::writeback;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
 use nix::fcntl::{AtFlags, Flock, FlockArg, renameat};
@@ -321,14 +322,17 @@ impl Store {
             roots: OnceLock::new(),
         };
         if !layer.keep {
-            let report = archive::unpack(File::from(blob), &root, &options(layer, ids, &below)?)?;
+            let options = options(layer, ids, &below)?;
+            let report = writeback::during(&place, || archive::unpack(File::from(blob), &root, &options))?;
             return self.complete(chain, &place, layer, &report);
         }
         let ingest = Ingest::open(&self.data_root)?;
         let digest = Digest::parse(&layer.digest)?;
         match ingest.take(&digest, layer.size)? {
             Blob::Complete(file) => {
-                let unpacked = archive::unpack(File::from(file), &root, &options(layer, ids, &below)?);
+                let options = options(layer, ids, &below)?;
+                let unpacked =
+                    writeback::during(&place, || archive::unpack(File::from(file), &root, &options));
                 let report = unpacked.inspect_err(|error| remove_bad(&ingest, &digest, error))?;
                 self.complete(chain, &place, layer, &report)
             }
@@ -336,7 +340,8 @@ impl Store {
                 wanted(growing.offset)?;
                 let reading = growing.read(blob);
                 below.growing = Some((&ingest, &growing));
-                let unpacked = archive::unpack(reading, &root, &options(layer, ids, &below)?);
+                let options = options(layer, ids, &below)?;
+                let unpacked = writeback::during(&place, || archive::unpack(reading, &root, &options));
                 let report = unpacked.map_err(|error| given_up(&ingest, &growing, error))?;
                 growing.sync_apart(&place)?;
                 self.complete(chain, &place, layer, &report)?;

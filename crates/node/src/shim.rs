@@ -246,6 +246,22 @@ impl Shim {
         self.send(&request, &[&Number(source), &Number(directory)]).err().map(Into::into)
     }
 
+    /// Writes the writable layer of a container that runs into an empty directory, an open one: its blob as `0`, and
+    /// `table.json`. `pause`: 0 not, 1 if it can be, 2 or nothing. The event is `unpacked` or `failed`.
+    #[napi(catch_unwind)]
+    pub fn commit(&self, token: f64, container: f64, pause: u32, directory: i32) -> Option<Failure> {
+        let (token, container, pause) = (token as u64, container as u64, pause as u8);
+        self.send(&Request::Commit { token, container, pause }, &[&Number(directory)]).err().map(Into::into)
+    }
+
+    /// Writes the root file system of a container that runs to `target` as an archive, without what is mounted in it. It
+    /// stays the caller's; the event is `unpacked` or `failed`.
+    #[napi(catch_unwind)]
+    pub fn export(&self, token: f64, container: f64, target: i32) -> Option<Failure> {
+        let (token, container) = (token as u64, container as u64);
+        self.send(&Request::Export { token, container }, &[&Number(target)]).err().map(Into::into)
+    }
+
     /// Removes what was thrown away of the store; the event is `done`.
     #[napi(catch_unwind)]
     pub fn sweep(&self, token: f64) -> Option<Failure> {

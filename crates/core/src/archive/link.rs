@@ -1,11 +1,11 @@
 //! Hard links, within the layer and to the layers below.
 
 use super::apply::Applier;
-use super::attributes::read;
+use super::attributes::{kept_owner, read};
 use super::lower::{find, kind_of};
 use super::path::Path;
 use super::tar::Entry;
-use super::{On, refuse, too_large};
+use super::{On, Owner, refuse, too_large};
 use crate::Result;
 use caisson_sys::Fd;
 use caisson_sys::file::{open, openat2, read_into, resolve, write_all};
@@ -64,6 +64,7 @@ impl Applier<'_> {
         let flags = open::RDONLY | open::NOFOLLOW | open::NONBLOCK;
         let source = openat2(from, original, flags, resolve, 0).on(&entry.name)?;
         let attributes = read(&source, &entry.name)?;
+        let kept = if self.options.owner == Owner::Caller { kept_owner(&source) } else { None };
         let file = self.create(name, entry)?;
         let mut room = vec![0; super::stream::PIECE];
         loop {
@@ -77,6 +78,6 @@ impl Applier<'_> {
             })?;
             write_all(&file, piece).on(&entry.name)?;
         }
-        self.dress(&file, entry, (entry.uid, entry.gid), attributes)
+        self.dress(&file, entry, kept.unwrap_or((entry.uid, entry.gid)), attributes)
     }
 }

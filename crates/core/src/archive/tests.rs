@@ -8,6 +8,7 @@ mod layer;
 mod mutated;
 #[cfg(feature = "off")]
 mod off;
+mod pack;
 mod remove;
 mod zstd;
 

@@ -1,13 +1,15 @@
 //! Whether a layer is still what its blob says: it is unpacked once more, aside, and the two trees are compared. So it is
 //! held against all that unpacking does, by the one reader of archives that there is.
 
-use super::{Below, MARK, ROOT, Store, UNPACKING, directory, expected, flock, is_opaque, name, options};
+use super::{
+    Below, CLAIMS, MARK, ROOT, Store, UNPACKING, directory, expected, flock, is_at, is_opaque, name, options,
+};
 use crate::archive;
 use crate::channel::Layer;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
 use caisson_sys::{Errno, Fd};
-use nix::fcntl::FlockArg;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, mkdirat};
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -32,26 +34,42 @@ impl Store {
         };
         let aside = CString::new(format!("check-{}-{}", layer.chain, std::process::id()))
             .map_err(|_| Error::invalid("chain", "holds a NUL byte"))?;
-        mkdirat(&self.unpacking, aside.as_c_str(), Mode::S_IRWXU).at(Stage::VERIFY, UNPACKING)?;
-        let checked = self.check_aside(&aside, blob, layer, ids, &there);
+        let held = self.aside(&aside)?;
+        let place: Fd = held.try_clone().at(Stage::VERIFY, UNPACKING)?.into();
+        let checked = self.check_in(&place, blob, layer, ids, &there);
+        // While it is still locked.
         let removed = archive::remove_tree(&self.unpacking, &aside);
         checked.and(removed)
     }
 
-    fn check_aside(
+    /// A directory of our own, locked: who cleans up leaves it alone from then on.
+    fn aside(&self, name: &CStr) -> Result<Flock<OwnedFd>> {
+        for _ in 0..CLAIMS {
+            match mkdirat(&self.unpacking, name, Mode::S_IRWXU) {
+                Ok(()) | Err(nix::Error::EEXIST) => {}
+                Err(errno) => return Err(errno).at(Stage::VERIFY, UNPACKING),
+            }
+            let Ok(place) = directory(&self.unpacking, name) else { continue };
+            let Some(held) = flock(place, FlockArg::LockExclusive)? else { continue };
+            if is_at(&held, &self.unpacking, name)? {
+                return Ok(held);
+            }
+        }
+        Err(Error::new(Code::Internal, Stage::VERIFY, UNPACKING, "its place cannot be held"))
+    }
+
+    fn check_in(
         &self,
-        aside: &CStr,
+        place: &Fd,
         blob: OwnedFd,
         layer: &Layer,
         ids: Option<&IdMap>,
         there: &Fd,
     ) -> Result<()> {
-        // Who cleans up leaves it alone.
-        let place = directory(&self.unpacking, aside).at(Stage::VERIFY, UNPACKING)?;
-        let locked = directory(&self.unpacking, aside).at(Stage::VERIFY, UNPACKING)?;
-        let _held = flock(locked, FlockArg::LockExclusive)?;
-        mkdirat(&place, ROOT, Mode::S_IRWXU).at(Stage::VERIFY, UNPACKING)?;
-        let fresh = directory(&place, ROOT).at(Stage::VERIFY, UNPACKING)?;
+        // What one that was killed, and had our number, left in it.
+        archive::remove_tree(place, ROOT)?;
+        mkdirat(place, ROOT, Mode::S_IRWXU).at(Stage::VERIFY, UNPACKING)?;
+        let fresh = directory(place, ROOT).at(Stage::VERIFY, UNPACKING)?;
         let below =
             Below { store: self, chains: &layer.lowers, gate: None, growing: None, roots: OnceLock::new() };
         let report = archive::unpack(File::from(blob), &fresh, &options(layer, ids, &below)?)?;

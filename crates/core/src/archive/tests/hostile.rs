@@ -117,12 +117,12 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Option<&'static str>)> {
         (
             "whiteout below a link",
             Tar::new().symlink("etc", "../../bait").file("etc/.wh.victim", "").end(),
-            Some("is no directory"),
+            None,
         ),
         (
             "opaque below a link",
             Tar::new().symlink("etc", "../../bait").file("etc/.wh..wh..opq", "").end(),
-            Some("is no directory"),
+            None,
         ),
         (
             "notes of aufs",
