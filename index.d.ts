@@ -406,7 +406,7 @@ export declare function unlock(number: number): void
 export interface UnpackOptions {
   /** The caller's number for it, in every event about it. */
   token: number
-  /** Its chain id, 64 hex digits. */
+  /** Its chain id, 64 hex digits; empty: the blob is kept, and not unpacked. */
   chain: string
   /** The chain ids of the layers below it, the topmost first. */
   lowers: Array<string>

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import * as layouts from '../image/layouts.ts'
+import { many, others } from '../image/many.ts'
 import { scratch } from '../image/store.ts'
 import { debian, user } from '../registry/debian.ts'
 import { environment } from '../registry/scene.ts'
@@ -188,6 +189,41 @@ test('images, history, inspect, df, prune', async (t) => {
   )
   t.is(caisson('images').stdout, head)
   t.is(caisson(`run --rm --pull never ${reference}`).status, 125)
+})
+
+test('all platforms: pulled, shown once, pushed, saved, loaded', async (t) => {
+  const one = await scene(t)
+  const { caisson, host, directory } = one
+  login(t, one)
+  const layout = join(directory, 'many')
+  const { index, images } = many(layout, 'x')
+  const creds = ['--dest-tls-verify=false', '--dest-creds', `${user.username}:${user.password}`]
+  const words = ['copy', '-q', '--all', '--preserve-digests', ...creds, `oci:${layout}:x`]
+  t.is(spawnSync('skopeo', [...words, `docker://${host}/a/many:1`]).status, 0)
+  const [reference, other] = [`${host}/a/many:1`, `${host}/b/many:1`]
+  t.regex(caisson(`pull --all-platforms ${reference}`).stdout, new RegExp(`Digest: ${index.digest}\n`))
+  t.is(caisson('images -q').stdout.trim().split('\n').length, 1)
+  const [described] = JSON.parse(caisson(`image inspect ${reference}`).stdout) as [{ Platforms: string[] }]
+  t.is(described.Platforms.length, 3)
+  t.is(caisson(`run --rm --platform linux/${others[0]} ${reference} cat /platform`).stdout, others[0])
+  t.is(caisson(`tag ${reference} ${other}`).status, 0)
+  t.regex(caisson(`push ${other}`).stdout, new RegExp(`: digest: ${index.digest}\n$`))
+  const raw = caisson(`manifest inspect ${other}`).stdout
+  t.is(layouts.sha256(raw), index.digest)
+  t.regex(
+    caisson(`push --platform ${others[1]} ${other}`).stdout,
+    new RegExp(`: digest: ${images[others[1]]?.manifest.digest}\n$`),
+  )
+  t.is(caisson(`registry tags ${host}/b/many`).stdout, '1\n')
+  const file = join(directory, 'many.tar')
+  t.is(caisson(`save -o ${file} ${reference}`).status, 0)
+  t.is(caisson(`rmi ${reference}`).stdout, `Untagged: ${reference}\n`)
+  t.regex(caisson(`rmi ${other}`).stdout, /Deleted: /)
+  t.is(caisson(`load --all-platforms -q -i ${file}`).stdout, `Loaded image: ${reference}\n`)
+  t.regex(caisson(`push ${reference}`).stdout, new RegExp(`: digest: ${index.digest}\n$`))
+  const both = caisson(`pull --all-platforms --platform arm64 ${reference}`)
+  t.is(both.status, 125)
+  t.regex(both.stderr, /mutually exclusive/)
 })
 
 test('words that mean nothing', async (t) => {

@@ -129,6 +129,20 @@ test('tags, page after page; what is no tag is none', async (t) => {
     },
   })
   t.deepEqual(await client(t, registry.host).tags('some/image'), ['a', 'b', 'c'])
+  registry.seen.length = 0
+  // As many as are wanted, and no page more.
+  t.deepEqual(await client(t, registry.host).tags('some/image', { limit: 2 }), ['a', 'b'])
+  t.deepEqual(
+    registry.seen.map(({ url }) => url),
+    ['/v2/some/image/tags/list?n=2'],
+  )
+  t.deepEqual(await client(t, registry.host).tags('some/image', { limit: 1 }), ['a'])
+  t.deepEqual(await client(t, registry.host).tags('some/image', { limit: 3 }), ['a', 'b', 'c'])
+  for (const limit of [0, 1.5, Number.NaN, 10_001])
+    t.like(await t.throwsAsync(client(t, registry.host).tags('some/image', { limit })), {
+      code: 'ERR_INVALID_OPTION',
+      subject: 'limit',
+    })
   registry.fault = (_, response) => !!response.end('{"tags":null}')
   t.deepEqual(await client(t, registry.host).tags('some/image'), [])
 })

@@ -5,6 +5,7 @@ import type { ImportDraft, LoadDraft, SaveDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
+import { chosen } from './transfer.ts'
 
 function engineAt(root: string | undefined): Engine {
   return new Engine(root === undefined ? {} : { root })
@@ -34,7 +35,7 @@ export async function load(words: readonly string[], root: string | undefined): 
   const said: string[] = []
   await engineAt(draft.root ?? root).images.load(draft.input ?? process.stdin, {
     signal: interrupted('load'),
-    ...(draft.platform !== undefined && { platform: draft.platform }),
+    ...chosen(draft),
     onProgress: (progress) => {
       if (progress.kind === 'renamed')
         said.push(
@@ -66,6 +67,7 @@ export async function save(words: readonly string[], root: string | undefined): 
     throw new WordError('cowardly refusing to save to a terminal. Use the -o flag or redirect')
   await engineAt(draft.root ?? root).images.save(refs, draft.output ?? process.stdout, {
     format: draft.format,
+    ...(draft.platform !== undefined && { platform: draft.platform }),
     signal: interrupted('save'),
   })
   return 0

@@ -79,6 +79,11 @@ export const commands: readonly CommandRow[] = [
     act: async (words) => (await import('./login.ts')).logout(words),
   },
   {
+    name: 'manifest',
+    summary: 'Show what a registry has under a name: manifest inspect',
+    act: async (words, root) => (await import('./registry.ts')).manifest(words, root),
+  },
+  {
     name: 'ps',
     summary: 'List containers',
     act: async (words, root) => (await import('./ps.ts')).ps(words, root),
@@ -92,6 +97,11 @@ export const commands: readonly CommandRow[] = [
     name: 'push',
     summary: 'Upload an image to a registry',
     act: async (words, root) => (await import('./transfer.ts')).push(words, root),
+  },
+  {
+    name: 'registry',
+    summary: 'List what a registry has: registry tags, registry referrers',
+    act: async (words, root) => (await import('./registry.ts')).registry(words, root),
   },
   {
     name: 'rmi',

@@ -104,6 +104,7 @@ export async function described(engine: Engine, reference: string): Promise<Reco
     Architecture: config.architecture,
     Os: config.os,
     ...(config.variant !== undefined && { Variant: config.variant }),
+    Platforms: info.platforms,
     Size: info.size,
     Config: config.config ?? {},
     RootFS: { Type: 'layers', Layers: (config.rootfs as { diff_ids?: unknown } | undefined)?.diff_ids ?? [] },

@@ -43,6 +43,16 @@ function asked(
   return { reference, draft, engine, signal: over.signal }
 }
 
+/** Which platforms. */
+export function chosen({ platform, allPlatforms }: TransferDraft): {
+  platform?: string
+  allPlatforms?: boolean
+} {
+  if (platform !== undefined && allPlatforms === true)
+    throw new WordError('--platform and --all-platforms are mutually exclusive')
+  return { ...(platform !== undefined && { platform }), ...(allPlatforms === true && { allPlatforms }) }
+}
+
 /** Pulls, and answers the exit code. */
 export async function pull(words: readonly string[], root: string | undefined): Promise<number> {
   const about: [string, string] = ['NAME[:TAG|@DIGEST]', 'Download an image from a registry.']
@@ -53,7 +63,7 @@ export async function pull(words: readonly string[], root: string | undefined): 
   const last = { changed: false, digest: '' }
   const image = await engine.images.pull(reference, {
     signal,
-    ...(draft.platform !== undefined && { platform: draft.platform }),
+    ...chosen(draft),
     onProgress: (progress) => {
       if (progress.kind === 'complete') Object.assign(last, progress)
       view?.show(progress)
@@ -78,6 +88,7 @@ export async function push(words: readonly string[], root: string | undefined): 
   const view = draft.quiet ? undefined : new ProgressView(process.stdout)
   const digest = await engine.images.push(reference, {
     signal,
+    ...chosen(draft),
     onProgress: (progress) => view?.show(progress),
   })
   view?.end()

@@ -7,16 +7,21 @@ import { native } from '../native.ts'
 import { CaissonError } from '../errors.ts'
 import { parseConfig } from './config.ts'
 import type { Config } from './config.ts'
-import { field, invalid, parse, parseList, requiredText, text, words } from './document.ts'
+import { field, invalid, parse, parseList, requiredText, text, unsupported, words } from './document.ts'
 import {
   checkDigest,
   choose,
+  fits,
+  hostPlatform,
   imagesOf,
+  isIndex,
   mostConfigBytes,
   mostManifestBytes,
   parseManifest,
 } from './manifest.ts'
-import type { Descriptor, IndexEntry, Platform } from './manifest.ts'
+import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
+import { memberFor, membersOf, readMember, showMember } from './platforms.ts'
+import type { Member } from './platforms.ts'
 import { fullName, parseName } from './reference.ts'
 import { head } from './spool.ts'
 import type { Spool, SpooledFile } from './spool.ts'
@@ -34,6 +39,25 @@ export interface ArchivedImage {
   layers: readonly ArchivedLayer[]
   /** Whole names; none: it is known by its id alone. */
   names: readonly string[]
+  /** All platforms of it; none: it is one image. */
+  whole?: ArchivedIndex
+  /** Whether it is for this machine, or for the platform that is wanted. Default: true. */
+  unpacked?: boolean
+}
+
+/** An index of an archive, and what its entries consist of. */
+export interface ArchivedIndex {
+  descriptor: Descriptor
+  /** Documents and layers of all platforms. */
+  blobs: readonly ArchivedLayer[]
+}
+
+/** What is wanted of an archive. */
+export interface Wanted {
+  /** Default: this machine's. */
+  platform?: Platform | undefined
+  /** All platforms of each image. */
+  allPlatforms?: boolean | undefined
 }
 
 const mostImages = 10_000
@@ -85,13 +109,22 @@ function blob(spool: Spool, { digest, size }: Descriptor, what: string): Spooled
   return file
 }
 
+/** What a config must be for; null: anything. */
+function platformOf({ platform, allPlatforms }: Wanted): Platform | null | undefined {
+  return allPlatforms === true ? null : platform
+}
+
+function isUnpacked({ platform }: Config, { allPlatforms }: Wanted): boolean {
+  return allPlatforms !== true || fits(platform, hostPlatform())
+}
+
 class DockerArchive {
   readonly #spool: Spool
-  readonly #platform: Platform | undefined
+  readonly #wanted: Wanted
 
-  constructor(spool: Spool, platform: Platform | undefined) {
+  constructor(spool: Spool, wanted: Wanted) {
     this.#spool = spool
-    this.#platform = platform
+    this.#wanted = wanted
   }
 
   async images(): Promise<ArchivedImage[]> {
@@ -117,7 +150,12 @@ class DockerArchive {
       checkOwnName(name, file)
       return { mediaType: typeOf(file), digest: file.digest, size: file.size, file }
     })
-    const parsed = parseConfig(bytes, `config ${configName.slice(0, 300)}`, layers.length, this.#platform)
+    const parsed = parseConfig(
+      bytes,
+      `config ${configName.slice(0, 300)}`,
+      layers.length,
+      platformOf(this.#wanted),
+    )
     for (const [at, layer] of layers.entries()) {
       if (layer.mediaType === layerType && layer.digest !== parsed.diffIds[at])
         throw wrong(
@@ -133,6 +171,7 @@ class DockerArchive {
       config: { ...parsed, digest: config.digest, bytes },
       layers,
       names: [...new Set(names)],
+      unpacked: isUnpacked(parsed, this.#wanted),
     }
   }
 }
@@ -162,11 +201,11 @@ export function manifestOf(
 
 class LayoutArchive {
   readonly #spool: Spool
-  readonly #platform: Platform | undefined
+  readonly #wanted: Wanted
 
-  constructor(spool: Spool, platform: Platform | undefined) {
+  constructor(spool: Spool, wanted: Wanted) {
     this.#spool = spool
-    this.#platform = platform
+    this.#wanted = wanted
   }
 
   async images(): Promise<ArchivedImage[]> {
@@ -196,39 +235,79 @@ class LayoutArchive {
     return [...groups].flatMap(([name, group]): [IndexEntry, string | undefined][] => {
       const digests = new Set(group.map(({ digest }) => digest))
       if (digests.size === 1) return group.slice(0, 1).map((entry) => [entry, name])
+      const { platform: wanted, allPlatforms } = this.#wanted
       const platforms = new Set(group.map(({ platform }) => JSON.stringify(platform)))
-      if (name === undefined && platforms.size === 1) return group.map((entry) => [entry, name])
-      return [[choose(group, `index.json ${name ?? ''}`.trim(), this.#platform), name]]
+      const each = platforms.size === 1 || allPlatforms === true
+      if (name === undefined && each) return group.map((entry) => [entry, name])
+      const what = `index.json ${name ?? ''}`.trim()
+      if (allPlatforms === true)
+        throw unsupported(what, 'has several images of this name and no index of them: name a platform')
+      return [[choose(group, what, wanted), name]]
     })
   }
 
   async #image(entry: IndexEntry): Promise<ArchivedImage> {
+    if (this.#wanted.allPlatforms === true && isIndex(entry)) return this.#whole(entry)
     let described: Descriptor = entry
     // index.json, an index in it, its manifests: no deeper (security.md D9).
     for (let depth = 0; depth < 2; depth += 1) {
       const what = `manifest ${described.digest}`
       const bytes = await this.#document(described, mostManifestBytes, what)
       const document = parseManifest(bytes, what, described.mediaType)
-      if (document.kind === 'index') {
-        described = choose(imagesOf(document), what, this.#platform)
-        continue
-      }
-      const about = `config ${document.config.digest}`
-      const configBytes = await this.#document(document.config, mostConfigBytes, about)
-      const config = parseConfig(configBytes, about, document.layers.length, this.#platform)
-      const layers = document.layers.map((layer) => ({
-        ...layer,
-        file: blob(this.#spool, layer, `layer ${layer.digest}`),
-      }))
-      const { digest, size } = described
-      return {
-        manifest: { mediaType: document.mediaType, digest, size, bytes },
-        config: { ...config, digest: document.config.digest, bytes: configBytes },
-        layers,
-        names: [],
-      }
+      if (document.kind === 'manifest') return this.#ofManifest(described, document, bytes)
+      described = choose(imagesOf(document), what, this.#wanted.platform)
     }
     throw invalid(`manifest ${described.digest}`, 'is an index in an index')
+  }
+
+  async #ofManifest(described: Descriptor, document: Manifest, bytes: Buffer): Promise<ArchivedImage> {
+    const about = `config ${document.config.digest}`
+    const configBytes = await this.#document(document.config, mostConfigBytes, about)
+    const config = parseConfig(configBytes, about, document.layers.length, platformOf(this.#wanted))
+    const { digest, size } = described
+    return {
+      manifest: { mediaType: document.mediaType, digest, size, bytes },
+      config: { ...config, digest: document.config.digest, bytes: configBytes },
+      layers: document.layers.map((layer) => this.#blob(layer)),
+      names: [],
+      unpacked: isUnpacked(config, this.#wanted),
+    }
+  }
+
+  #blob(described: Descriptor): ArchivedLayer {
+    return { ...described, file: blob(this.#spool, described, `layer ${described.digest}`) }
+  }
+
+  /** An index with all that it lists; the image is this machine's, else the first. */
+  async #whole(entry: IndexEntry): Promise<ArchivedImage> {
+    const what = `index ${entry.digest}`
+    const index = parseManifest(await this.#document(entry, mostManifestBytes, what), what, entry.mediaType)
+    if (index.kind !== 'index') throw invalid(what, 'is no index')
+    const listed = membersOf(index, what)
+    const isHere = ({ digest }: Descriptor): boolean => this.#spool.has(`blobs/${digest.replace(':', '/')}`)
+    const members: Member[] = []
+    for (const one of listed.filter(isHere)) {
+      const about = `manifest ${one.digest}`
+      members.push(readMember(one, await this.#document(one, mostManifestBytes, about), about))
+    }
+    const lacking = [
+      ...listed.filter((one) => !isHere(one)),
+      ...members.filter(({ blobs }) => !blobs.every(isHere)).map((member) => member.entry),
+    ]
+    if (lacking.length > 0) {
+      const list = lacking.slice(0, 20).map(showMember).join(', ')
+      throw invalid(what, `lists what is not in the archive: ${list}; load one platform of it`)
+    }
+    const own = memberFor(members, undefined)
+    if (own === undefined) throw invalid(what, 'has no image for any platform')
+    const bytes = await this.#document(own.entry, mostManifestBytes, `manifest ${own.entry.digest}`)
+    const image = await this.#ofManifest(own.entry, own.manifest, bytes)
+    const mine = new Set(image.layers.map(({ digest }) => digest))
+    const all = [entry, ...members.flatMap((member) => [member.entry, ...member.blobs])]
+    const others = new Map(all.map((one) => [one.digest, one]))
+    const { mediaType, digest, size } = { ...entry, mediaType: index.mediaType }
+    const blobs = [...others.values()].filter((one) => !mine.has(one.digest)).map((one) => this.#blob(one))
+    return { ...image, whole: { descriptor: { mediaType, digest, size }, blobs } }
   }
 
   async #document(described: Descriptor, most: number, what: string): Promise<Buffer> {
@@ -247,15 +326,15 @@ function nameOf(entry: IndexEntry): string | undefined {
 }
 
 /**
- * The images of an archive, for one platform.
+ * The images of an archive, for one platform or with all.
  * @throws CaissonError ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST; ERR_UNSUPPORTED for another platform's;
  * ERR_IMAGE_NOT_FOUND where an index has none for it.
  */
-export async function imagesIn(spool: Spool, platform: Platform | undefined): Promise<ArchivedImage[]> {
+export async function imagesIn(spool: Spool, wanted: Wanted): Promise<ArchivedImage[]> {
   const isLayout = spool.has('index.json') && spool.has('oci-layout')
   if (!isLayout && !spool.has('manifest.json'))
     throw invalid('archive', 'holds no images: it has no manifest.json, and no index.json with an oci-layout')
-  const archive = isLayout ? new LayoutArchive(spool, platform) : new DockerArchive(spool, platform)
+  const archive = isLayout ? new LayoutArchive(spool, wanted) : new DockerArchive(spool, wanted)
   const images = await archive.images()
   if (images.length === 0) throw invalid('archive', 'holds no images')
   return images

@@ -9,9 +9,8 @@ import { CaissonError } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
 import type { Content, Entry } from './content.ts'
-import { mostManifestBytes, parseManifest } from './manifest.ts'
-import type { Index, Manifest } from './manifest.ts'
 import { identify } from './layout.ts'
+import type { Member } from './platforms.ts'
 import type { Facts, ImageStore } from './store.ts'
 
 /** What was thrown away. */
@@ -75,29 +74,31 @@ class Collector {
 
   #markNamed(): void {
     for (const entry of this.#content.entries()) {
-      this.#mark(this.#store.image(entry.digest))
       this.#blobs.add(entry.digest)
       if (entry.served !== undefined) this.#blobs.add(entry.served)
-      const document = this.#document(entry)
-      if (document?.kind !== 'manifest') continue
-      this.#blobs.add(document.config.digest)
-      const unpacked = this.#store.image(entry.digest)
-      if (this.#options.blobs === true && unpacked !== undefined && this.#store.has(unpacked)) continue
-      for (const { digest } of document.layers) this.#blobs.add(digest)
+      for (const digest of [entry.digest, ...this.#content.listed(entry)])
+        this.#mark(this.#store.image(digest))
+      for (const member of this.#members(entry)) this.#markMember(member)
     }
   }
 
   /** One that is damaged comes again by a pull, and what it needs is kept until then. */
-  #document(entry: Entry): Index | Manifest | undefined {
-    const what = `manifest ${entry.digest}`
+  #members(entry: Entry): readonly Member[] {
     try {
-      const bytes = this.#content.layout.blob(entry, mostManifestBytes, what)
-      return parseManifest(bytes, what, entry.mediaType)
+      return this.#content.members(entry)
     } catch (error) {
       if (!(error instanceof CaissonError)) throw error
       this.#isDamaged = true
-      return undefined
+      return []
     }
+  }
+
+  #markMember({ entry: { digest }, manifest, blobs }: Member): void {
+    const unpacked = this.#store.image(digest)
+    this.#blobs.add(digest)
+    const spared = this.#options.blobs === true && unpacked !== undefined && this.#store.has(unpacked)
+    const wanted = spared && manifest !== undefined ? [manifest.config] : blobs
+    for (const blob of wanted) this.#blobs.add(blob.digest)
   }
 
   /** A layout that is gone or changed can no longer be meant; one of ours says nothing that the index does not. */

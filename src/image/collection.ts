@@ -10,10 +10,10 @@ import type { Fields } from './document.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
-import { showPlatform } from './manifest.ts'
-import { readImage, readImages } from './known.ts'
+import { parsePlatform, showPlatform } from './manifest.ts'
+import { otherImages, readImage, readImages } from './known.ts'
 import type { Known } from './known.ts'
-import type { Manifest } from './manifest.ts'
+import type { Descriptor, Manifest } from './manifest.ts'
 import type { PruneContext } from './prune.ts'
 import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
@@ -88,6 +88,7 @@ export class ImageCollection {
         created: undefined,
         size: chains.reduce((sum, chain) => sum + (this.#store.layer(chain)?.bytes ?? 0), 0),
         platform: platform === undefined ? '' : showPlatform(platform),
+        platforms: platform === undefined ? [] : [showPlatform(platform)],
         labels: {},
       }
     })
@@ -108,8 +109,8 @@ export class ImageCollection {
 
   /** How it was made, the last step first. */
   async history(reference: string): Promise<HistoryEntry[]> {
-    const { manifest, config, entries } = this.#find(reference)
-    const sizes = this.#sizes(entries, manifest)
+    const { manifest, config, descriptor } = this.#find(reference)
+    const sizes = this.#sizes(descriptor, manifest)
     const steps = field(config, 'history')
     const known = Array.isArray(steps) ? (steps as Fields[]).slice(0, 4096) : []
     let layer = 0
@@ -130,12 +131,15 @@ export class ImageCollection {
 
   /** Gives an image one more name; what had it loses it. */
   async tag(source: string, target: string): Promise<void> {
-    const [entry] = this.#find(source).entries
+    const { entries, other, descriptor } = this.#find(source)
+    const [first] = entries
+    // By its id another platform is an image of its own.
+    const entry = other && first !== undefined ? { ...first, ...descriptor } : first
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
     if (entry === undefined) return
     await this.#content.name({ ...entry, name: fullName(name), served: undefined })
-    this.#store.touch(entry.digest)
+    for (const { digest } of this.#manifests([entry])) this.#store.touch(digest)
   }
 
   /**
@@ -144,12 +148,12 @@ export class ImageCollection {
    */
   pull(reference: string, options: TransferOptions<PullProgress> = {}): Followed<ImageInfo, PullProgress> {
     return followed(async (tell) => {
-      const { signal = never, platform, onProgress } = options
+      const { signal = never, platform, allPlatforms, onProgress } = options
       const report = (progress: PullProgress): void => {
         onProgress?.(progress)
         tell(progress)
       }
-      const facts = await this.#images.pull(reference, { signal, platform, report })
+      const facts = await this.#images.pull(reference, { signal, platform, allPlatforms, report })
       return this.get(facts.id)
     })
   }
@@ -160,8 +164,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST, ERR_UNSUPPORTED: then no name moved.
    */
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
-    const { signal = never, platform, onProgress: report } = options
-    const ids = await this.#images.load(source, { signal, platform, report })
+    const { signal = never, platform, allPlatforms, onProgress: report } = options
+    const ids = await this.#images.load(source, { signal, platform, allPlatforms, report })
     const loaded = await Promise.all(ids.map((id) => this.get(id)))
     await this.#settle(loaded.map(({ digest }) => digest))
     return loaded
@@ -191,33 +195,38 @@ export class ImageCollection {
     target: string | Writable,
     options: SaveImageOptions = {},
   ): Promise<void> {
-    const { format = 'docker', signal = never } = options
+    const { format = 'docker', platform, signal = never } = options
+    const asked = platform === undefined ? undefined : parsePlatform(platform)
     if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
+    const { partsOf, save } = await import('./save.ts')
     const images = new Map<string, SavedImage>()
     const wanted = typeof references === 'string' ? [references] : references
     if (wanted.length === 0) throw refuse('image', 'is missing')
     for (const reference of wanted) {
-      const { entries, manifest } = this.#find(reference)
-      const [descriptor] = entries
-      if (descriptor === undefined) continue
+      const { descriptor, manifest, blobs } = partsOf(this.#content, reference, this.#find(reference), asked)
       const name = this.#named(reference)
       const names = images.get(descriptor.digest)?.names ?? []
       images.set(descriptor.digest, {
         descriptor,
         manifest,
+        blobs,
         names: name === undefined || name.includes('@') ? names : [...new Set([...names, name])],
       })
     }
-    const { save } = await import('./save.ts')
     await save(this.#content, [...images.values()], target, { format, signal })
   }
 
-  /** Pushes an image to the registry that its name says. What is there already is not sent. */
+  /**
+   * Pushes an image to the registry that its name says. What is there already is not sent. One with all its platforms goes
+   * as a whole, its index byte for byte; with `platform` that one alone.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND where something of it is not here, before anything is sent.
+   */
   async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
     const { push } = await import('./push.ts')
     const name = parseName(reference)
-    const { signal = never, onProgress } = options
-    return push(this.#content, name, { signal, report: onProgress })
+    const { signal = never, platform, onProgress: report } = options
+    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    return push(this.#content, name, { signal, platform: wanted, report })
   }
 
   /**
@@ -240,8 +249,12 @@ export class ImageCollection {
       const message = `unable to delete ${short} (must be forced): the image has several names: ${names.map(showName).join(', ')}`
       throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
     }
+    if (known.other) {
+      const message = `unable to delete ${short}: it is one platform of ${names.map(showName).join(', ') || 'an image'}`
+      throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
+    }
     const last = names.every((name) => taken.includes(name))
-    if (last && !force && this.#images.isUsed(known.entries)) {
+    if (last && !force && this.#images.isUsed(this.#manifests(known.entries))) {
       const message = `unable to remove ${reference} (must force): a running container is using its image ${short}`
       throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
     }
@@ -290,7 +303,7 @@ export class ImageCollection {
   }
 
   get #pruning(): PruneContext {
-    const isUsed: PruneContext['isUsed'] = (entries) => this.#images.isUsed(entries)
+    const isUsed: PruneContext['isUsed'] = (entries) => this.#images.isUsed(this.#manifests(entries))
     return { root: this.#root, content: this.#content, store: this.#store, isUsed }
   }
 
@@ -320,7 +333,9 @@ export class ImageCollection {
     const named = new Set(
       known
         .filter(({ entries }) => entries.some(({ name }) => name !== undefined))
-        .flatMap(({ entries }) => entries.flatMap(({ digest }) => this.#store.image(digest)?.chains ?? [])),
+        .flatMap(({ entries }) =>
+          this.#manifests(entries).flatMap(({ digest }) => this.#store.image(digest)?.chains ?? []),
+        ),
     )
     const blobs = this.#content.blobs()
     const sum = (sizes: readonly number[]): number => sizes.reduce((all, one) => all + one, 0)
@@ -336,6 +351,11 @@ export class ImageCollection {
     const collected = collect(this.#root, this.#content, this.#store, options)
     if (collected !== undefined && collected.layers > 0) await this.#sweep()
     return collected ?? { layers: 0, blobs: 0, bytes: 0 }
+  }
+
+  /** The manifests of these, on every platform. */
+  #manifests(entries: readonly Entry[]): Descriptor[] {
+    return entries.flatMap((entry) => this.#content.undamaged(entry).map((member) => member.entry))
   }
 
   /** The whole name, if that is what is meant and there is such an image. */
@@ -368,29 +388,28 @@ export class ImageCollection {
         }
     }
     const hex = reference.replace(/^sha256:/, '')
-    const found = /^[a-f0-9]{1,64}$/.test(hex)
-      ? known.filter(({ manifest, entries }) =>
-          [manifest.config.digest, ...entries.map(({ digest }) => digest)].some((digest) =>
-            digest.slice('sha256:'.length).startsWith(hex),
-          ),
-        )
-      : []
+    const meant = ({ manifest, entries, descriptor, other }: Known): boolean =>
+      [manifest.config, descriptor, ...(other ? [] : entries)].some(({ digest }) =>
+        digest.slice('sha256:'.length).startsWith(hex),
+      )
+    const isId = /^[a-f0-9]{1,64}$/.test(hex)
+    const shown = isId ? known.filter(meant) : []
+    const found = shown.length === 0 && isId ? otherImages(this.#content, known).filter(meant) : shown
     const [only] = found
     if (only !== undefined && found.length === 1) return only
     if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)
     throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
   }
 
-  #sizes(entries: readonly Entry[], manifest: Manifest): number[] {
-    const chains = this.#store.image(entries[0]?.digest ?? '')?.chains ?? []
+  #sizes({ digest }: Descriptor, manifest: Manifest): number[] {
+    const chains = this.#store.image(digest)?.chains ?? []
     const sizes = chains.map((chain) => this.#store.layer(chain)?.bytes ?? 0).toReversed()
     // Those that are hidden by another are not there.
     return [...Array.from({ length: Math.max(0, manifest.layers.length - sizes.length) }, () => 0), ...sizes]
   }
 
-  #info({ entries, manifest, config }: Known): ImageInfo {
+  #info({ entries, descriptor, manifest, config }: Known): ImageInfo {
     const what = `config ${manifest.config.digest}`
-    const [entry] = entries
     const run = field(config, 'config') as Fields | null | undefined
     const labels = run === undefined || run === null ? undefined : field(run, 'Labels')
     const served = entries.flatMap(({ name, served: digest }) =>
@@ -398,15 +417,25 @@ export class ImageCollection {
     )
     return {
       id: manifest.config.digest,
-      digest: entry?.digest ?? '',
+      digest: descriptor.digest,
       names: entries.flatMap(({ name }) =>
         name === undefined || name.includes('@') ? [] : [showName(name)],
       ),
       repoDigests: [...new Set(served)],
       created: date(config, 'created', what),
-      size: this.#sizes(entries, manifest).reduce((sum, one) => sum + one, 0),
-      platform: entry?.platform === undefined ? '' : showPlatform(entry.platform),
+      size: this.#sizes(descriptor, manifest).reduce((sum, one) => sum + one, 0),
+      platform: descriptor.platform === undefined ? '' : showPlatform(descriptor.platform),
+      platforms: this.#platforms(entries),
       labels: { ...(labels as Record<string, string> | undefined) },
     }
+  }
+  /** What an image is held for beside its own platform. */
+  #platforms(entries: readonly Entry[]): string[] {
+    const images = entries
+      .flatMap((entry) => this.#content.members(entry))
+      .filter(({ manifest }) => manifest !== undefined)
+    return [
+      ...new Set(images.flatMap(({ entry: { platform } }) => (platform ? [showPlatform(platform)] : []))),
+    ]
   }
 }

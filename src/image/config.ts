@@ -83,20 +83,20 @@ function runConfig(fields: Fields, what: string): ImageConfig {
 }
 
 /**
- * Reads a config of an image with `layers` layers.
+ * Reads a config of an image with `layers` layers; `wanted` is its platform, null any.
  * @throws CaissonError ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT; ERR_UNSUPPORTED for one of another platform.
  */
 export function parseConfig(
   bytes: Uint8Array,
   what: string,
   layers: number,
-  wanted: Platform = hostPlatform(),
+  wanted: Platform | null = hostPlatform(),
 ): Config {
   const fields = parse(bytes, what)
   const os = requiredText(fields, 'os', 255, what)
   const architecture = requiredText(fields, 'architecture', 255, what)
   const variant = text(fields, 'variant', 255, what)
-  if (os !== wanted.os || architecture !== wanted.architecture) {
+  if (wanted !== null && (os !== wanted.os || architecture !== wanted.architecture)) {
     const here = fits(wanted, hostPlatform()) ? 'this machine is' : 'wanted is'
     throw unsupported(what, `is for ${os}/${architecture}; ${here} ${showPlatform(wanted)}`)
   }

@@ -18,12 +18,13 @@ import { CaissonError } from '../errors.ts'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
-import { field, invalid, text } from './document.ts'
+import { field, text } from './document.ts'
 import { Layout } from './layout.ts'
-import { mostManifestBytes, parseManifest } from './manifest.ts'
-import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
+import type { Descriptor, IndexEntry, Platform } from './manifest.ts'
+import { indexOf, membersIn, membersOf } from './platforms.ts'
+import type { Member } from './platforms.ts'
 
-/** A name of an image, or an image without one. */
+/** A name of an image, or an image without one: a manifest, or the index of one with all its platforms. */
 export interface Entry extends Descriptor {
   platform: Platform | undefined
   /** The whole name, `docker.io/library/debian:12`; none: it is dangling. */
@@ -89,15 +90,35 @@ export class Content {
     return this.entries().find((entry) => entry.name === name)
   }
 
-  /**
-   * The manifest of an image.
-   * @throws CaissonError ERR_DIGEST, ERR_INVALID_IMAGE for what is damaged.
-   */
-  manifest(entry: Descriptor): Manifest {
-    const what = `manifest ${entry.digest}`
-    const document = parseManifest(this.layout.blob(entry, mostManifestBytes, what), what, entry.mediaType)
-    if (document.kind !== 'manifest') throw invalid(what, 'is an index')
-    return document
+  /** What an entry leads to: itself, or what of its index is here. */
+  members(entry: Entry): readonly Member[] {
+    return membersIn(this.layout, entry, ({ digest, size }) => this.has(digest, size))
+  }
+
+  /** As {@link members}; of what is damaged nothing is known. */
+  undamaged(entry: Entry): readonly Member[] {
+    try {
+      return this.members(entry)
+    } catch (error) {
+      if (error instanceof CaissonError) return []
+      throw error
+    }
+  }
+
+  /** What an entry leads to and is not here: entries of its index, and blobs of those that are, each with its entry. */
+  missing(entry: Entry): { entry: Member['entry']; digest: string }[] {
+    const members = this.members(entry)
+    const here = new Set(members.map((member) => member.entry.digest))
+    const index = indexOf(this.layout, entry)
+    const entries = index === undefined ? [] : membersOf(index, `index ${entry.digest}`)
+    return [
+      ...entries.filter(({ digest }) => !here.has(digest)).map((one) => ({ entry: one, digest: one.digest })),
+      ...members.flatMap((member) =>
+        member.blobs
+          .filter(({ digest, size }) => !this.has(digest, size))
+          .map(({ digest }) => ({ entry: member.entry, digest })),
+      ),
+    ]
   }
 
   /** A document, if it is here and undamaged. */
@@ -110,17 +131,16 @@ export class Content {
     }
   }
 
-  /** Whether all of an image is here, in its size: nothing but its manifest is read. */
+  /** Whether all of an image is here, in its size, on all its platforms: nothing but its manifests is read. */
   isWhole(entry: Entry): boolean {
-    const bytes = this.document(entry, mostManifestBytes)
-    if (bytes === undefined) return false
-    const { served, digest, mediaType } = entry
+    const { served, digest } = entry
     if (served !== undefined && served !== digest && !existsSync(this.path(served))) return false
-    const manifest = parseManifest(bytes, `manifest ${digest}`, mediaType)
-    return (
-      manifest.kind === 'manifest' &&
-      [manifest.config, ...manifest.layers].every((blob) => this.has(blob.digest, blob.size))
-    )
+    try {
+      return this.missing(entry).length === 0
+    } catch (error) {
+      if (error instanceof CaissonError) return false
+      throw error
+    }
   }
 
   /** Changes the index while nobody else does. */
@@ -152,8 +172,30 @@ export class Content {
         : entry
     await this.change((entries) => {
       const outdone = given.filter((entry) => last.get(entry.name ?? entry) !== entry)
-      return withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
+      return this.#withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
     }, signal)
+  }
+
+  /** Of an image without a name one entry is enough, and none if it has a name, or is in an index that has one. */
+  #withoutIdle(entries: Entry[]): Entry[] {
+    const named = entries.filter(({ name }) => name !== undefined)
+    const known = new Set(named.flatMap((entry) => [entry.digest, ...this.listed(entry)]))
+    return entries.filter(({ name, digest }) => {
+      if (name !== undefined) return true
+      if (known.has(digest)) return false
+      known.add(digest)
+      return true
+    })
+  }
+
+  /** The manifests that an index lists, and nothing of what is none. One that is damaged lists nothing here. */
+  listed(entry: Entry): string[] {
+    try {
+      return indexOf(this.layout, entry)?.manifests.map(({ digest }) => digest) ?? []
+    } catch (error) {
+      if (error instanceof CaissonError) return []
+      throw error
+    }
   }
 
   /** A blob that is small and whole; its bytes were verified. */
@@ -241,16 +283,4 @@ export class Content {
     mkdirSync(join(this.directory, blobs), { recursive: true, mode: 0o700 })
     writeDurably(marker, JSON.stringify({ imageLayoutVersion: '1.0.0' }))
   }
-}
-
-/** Of an image without a name one entry is enough, and none if it has a name. */
-function withoutIdle(entries: Entry[]): Entry[] {
-  const named = new Set(entries.flatMap(({ name, digest }) => (name === undefined ? [] : [digest])))
-  const seen = new Set<string>()
-  return entries.filter(({ name, digest }) => {
-    if (name !== undefined) return true
-    if (named.has(digest) || seen.has(digest)) return false
-    seen.add(digest)
-    return true
-  })
 }

@@ -2,21 +2,22 @@
 import { closeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
-import { CaissonError } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
 import type { Committed, CommittedAs, PackLayer } from './commit.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
-import type { Entry } from './content.ts'
 import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import type { ImportedAs } from './import.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { LoadContext, LoadProgress } from './load.ts'
-import { mostManifestBytes, parseManifest, parsePlatform } from './manifest.ts'
-import type { Manifest } from './manifest.ts'
+import { hostPlatform, isIndex, parsePlatform } from './manifest.ts'
+import type { Manifest, Platform } from './manifest.ts'
+import { isImage, memberFor } from './platforms.ts'
+import type { ImageMember } from './platforms.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
 import type { LayoutReference } from './reference.ts'
@@ -46,6 +47,8 @@ export interface ImageOptions {
   pull?: PullPolicy | undefined
   /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
   platform?: string | undefined
+  /** All platforms are kept; not with `platform`. Default: one. */
+  allPlatforms?: boolean | undefined
   report?: ((progress: PullProgress) => void) | undefined
 }
 
@@ -53,6 +56,8 @@ export interface ImageOptions {
 export interface ArchiveOptions {
   signal: AbortSignal
   platform?: string | undefined
+  /** All platforms are kept; not with `platform`. Default: one. */
+  allPlatforms?: boolean | undefined
   report?: ((progress: LoadProgress) => void) | undefined
 }
 
@@ -134,7 +139,8 @@ export class Images {
     const known = this.#byId(name)
     if (known !== undefined) return this.#image(await this.#ready(known, signal))
     const reference = this.#place(name)
-    if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? ''))) {
+    const wanted = platformOf(options)
+    if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? '', wanted))) {
       if (pull === 'never') {
         throw new CaissonError(
           'ERR_IMAGE_NOT_FOUND',
@@ -150,17 +156,18 @@ export class Images {
     // Before the index is read, so that a later change is seen.
     const index = identify(reference.directory)
     const layout = new Layout(reference.directory)
-    const found = layout.manifest(reference.tag, (digest) => this.#unpacked(digest))
+    const found = layout.manifest(reference.tag, (digest) => this.#unpacked(digest), wanted)
     const facts =
       'known' in found
         ? found.known
         : await this.#join(
             found.digest,
-            (ended) => this.#unpack(layout, found.digest, found.manifest, ended),
+            (ended) => this.#unpack(layout, found.digest, found.manifest, wanted, ended),
             signal,
           )
     this.store.touch(facts.digest)
-    if (index?.settled === true) {
+    // What is kept of a name is what it is for this machine.
+    if (wanted === undefined && index?.settled === true) {
       this.store.rememberLayout(reference, index.identity, facts)
       return this.#keep(reference, index.identity, facts)
     }
@@ -178,63 +185,62 @@ export class Images {
    * @throws CaissonError ERR_INVALID_OPTION where a beginning means several, ERR_IMAGE_NOT_FOUND for a whole one that is
    * not here.
    */
-  #byId(name: string): Entry | undefined {
+  #byId(name: string): ImageMember | undefined {
     const [, hex] = wholeId.exec(name) ?? /^([a-f0-9]{4,63})$/.exec(name) ?? []
     if (hex === undefined || (hex.length < 64 && this.content.entry(fullName(parseName(name))) !== undefined))
       return undefined
-    const found = new Map<string, Entry>()
-    for (const entry of this.content.entries()) {
-      const id = this.store.image(entry.digest)?.id ?? this.content.manifest(entry).config.digest
-      if (id.startsWith(`sha256:${hex}`)) found.set(id, entry)
+    const found = new Map<string, ImageMember>()
+    const members = this.content.entries().flatMap((entry) => this.content.undamaged(entry))
+    for (const member of members.filter(isImage)) {
+      const { digest } = member.manifest.config
+      if (digest.startsWith(`sha256:${hex}`)) found.set(digest, member)
     }
     if (found.size > 1) {
       const message = `image: multiple IDs found with provided prefix: ${name}`
       throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'image' })
     }
-    const [entry] = found.values()
-    if (entry === undefined && hex.length === 64)
+    const [member] = found.values()
+    if (member === undefined && hex.length === 64)
       throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${name}`, {
         stage: 'resolve',
         subject: name,
       })
-    return entry
+    return member
   }
 
   /** Unpacks an image of the content store, if that is to be done. */
-  async #ready(entry: Entry, signal: AbortSignal): Promise<Facts> {
-    const { digest } = entry
+  async #ready({ entry, manifest }: ImageMember, signal: AbortSignal): Promise<Facts> {
+    const { digest, platform } = entry
     const start = async (ended: AbortSignal): Promise<Facts> =>
-      this.#unpack(this.content.layout, digest, this.content.manifest(entry), ended)
+      this.#unpack(this.content.layout, digest, manifest, platform, ended)
     return this.#unpacked(digest) ?? this.#join(digest, start, signal)
   }
 
   /** Whether an image is in the content store, with its layers or their blobs. */
-  #isHere(name: string): boolean {
+  #isHere(name: string, wanted: Platform | undefined): boolean {
     const entry = this.content.entry(name)
     if (entry === undefined) return false
-    const facts = this.store.image(entry.digest)
+    const plain = wanted === undefined ? this.store.image(entry.digest) : undefined
+    if (plain !== undefined && this.store.has(plain)) return true
+    const members = this.content.members(entry)
+    const found = memberFor(members, wanted ?? (isIndex(entry) ? hostPlatform() : undefined))
+    if (found === undefined) return false
+    const facts = this.store.image(found.entry.digest)
     if (facts !== undefined && this.store.has(facts)) return true
-    const what = `manifest ${entry.digest}`
-    const document = parseManifest(
-      this.content.layout.blob(entry, mostManifestBytes, what),
-      what,
-      entry.mediaType,
-    )
-    return (
-      document.kind === 'manifest' &&
-      document.layers.every(({ digest, size }) => this.content.has(digest, size))
-    )
+    return found.blobs.every(({ digest, size }) => this.content.has(digest, size))
   }
 
   /** Pulls an image, together with whoever wants the same one now. */
-  async pull(name: string, { signal, platform, report }: ImageOptions): Promise<Facts> {
+  async pull(name: string, options: ImageOptions): Promise<Facts> {
+    const { signal, platform, allPlatforms = false, report } = options
     const reference = parseName(name)
-    const key = `${fullName(reference)} ${platform ?? ''}`
-    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+    const key = `${fullName(reference)} ${allPlatforms ? '*' : (platform ?? '')}`
+    const wanted = platformOf(options)
     const start = async (ended: AbortSignal, tell: (progress: PullProgress) => void): Promise<Facts> => {
       // The registry's client is loaded by who needs it.
       const { pull } = await import('./pull.ts')
-      const facts = await pull(this.context, reference, { signal: ended, platform: wanted, report: tell })
+      const how = { signal: ended, platform: wanted, allPlatforms, report: tell }
+      const facts = await pull(this.context, reference, how)
       await this.#grown?.([facts.digest])
       return facts
     }
@@ -242,10 +248,11 @@ export class Images {
   }
 
   /** Loads the images of an archive; their ids. */
-  async load(source: string | Readable, { signal, platform, report }: ArchiveOptions): Promise<string[]> {
-    const wanted = platform === undefined ? undefined : parsePlatform(platform)
+  async load(source: string | Readable, options: ArchiveOptions): Promise<string[]> {
+    const { signal, allPlatforms, report } = options
+    const wanted = platformOf(options)
     const { load } = await import('./load.ts')
-    return load(this.#loading, source, { signal, platform: wanted, report })
+    return load(this.#loading, source, { signal, platform: wanted, allPlatforms, report })
   }
 
   /** Imports a root file system; the image's id. */
@@ -329,11 +336,18 @@ export class Images {
     return wait(flight, signal, report)
   }
 
-  async #unpack(layout: Layout, digest: string, manifest: Manifest, signal: AbortSignal): Promise<Facts> {
+  async #unpack(
+    layout: Layout,
+    digest: string,
+    manifest: Manifest,
+    wanted: Platform | undefined,
+    signal: AbortSignal,
+  ): Promise<Facts> {
     const { config, diffIds } = parseConfig(
       layout.config(manifest.config),
       `config ${manifest.config.digest}`,
       manifest.layers.length,
+      wanted,
     )
     const kept = await this.content.keep(signal)
     try {
@@ -356,6 +370,16 @@ export class Images {
       kept.release()
     }
   }
+}
+
+/** The one platform that is wanted, if one was named. @throws CaissonError ERR_INVALID_OPTION. */
+function platformOf({
+  platform,
+  allPlatforms,
+}: Pick<ImageOptions, 'platform' | 'allPlatforms'>): Platform | undefined {
+  if (platform !== undefined && allPlatforms === true)
+    throw refuse('allPlatforms', 'and platform say two different things')
+  return platform === undefined ? undefined : parsePlatform(platform)
 }
 
 function keyOf({ directory, tag }: LayoutReference): string {

@@ -15,8 +15,10 @@ export interface ImageInfo {
   created: Date | undefined
   /** Bytes of its layers, inflated. */
   size: number
-  /** `linux/amd64`. */
+  /** `linux/amd64`. Of an image with all its platforms this machine's; the first, if it has none for this machine. */
   platform: string
+  /** All that are here of it, itself among them: several after a pull or load of all platforms. */
+  platforms: readonly string[]
   labels: Readonly<Record<string, string>>
 }
 
@@ -73,10 +75,15 @@ export interface VerifyOptions {
   onProgress?: (image: VerifiedImage) => void
 }
 
-/** How an image is pulled or pushed. */
+/** How images are pulled, pushed, or loaded. */
 export interface TransferOptions<Progress> {
-  /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
+  /** `OS/ARCH[/VARIANT]`. Default: this machine's; of a push, what the name stands for. */
   platform?: string
+  /**
+   * Pull and load keep all platforms: the index, and of each entry its documents and its layers, compressed. What is
+   * unpacked is this machine's. Not with `platform`. A push sends what was so kept. Default: one platform.
+   */
+  allPlatforms?: boolean
   /** Aborting it ends the transfer; what came so far is kept. */
   signal?: AbortSignal
   onProgress?: (progress: Progress) => void
@@ -86,6 +93,8 @@ export interface TransferOptions<Progress> {
 export interface SaveImageOptions {
   /** `oci` leaves out what only docker's own reader needs. Default `docker`, which is read as both. */
   format?: ArchiveFormat
+  /** The one platform to save, `OS/ARCH[/VARIANT]`. Default: all that the image was pulled or loaded with. */
+  platform?: string
   signal?: AbortSignal
 }
 

@@ -6,7 +6,7 @@ import { CaissonError } from '../errors.ts'
 import { native } from '../native.ts'
 import { field, invalid, parse, tooLarge } from './document.ts'
 import { choose, imagesOf, mostConfigBytes, mostManifestBytes, parseManifest } from './manifest.ts'
-import type { Descriptor, Index, IndexEntry, Manifest } from './manifest.ts'
+import type { Descriptor, Index, IndexEntry, Manifest, Platform } from './manifest.ts'
 
 /** Which file an index.json is, and which version of it: what changes with every way to change the file. */
 export type Identity = string
@@ -124,7 +124,7 @@ export class Layout {
     return this.#index().manifests
   }
 
-  #select(tag: string | undefined): IndexEntry {
+  #select(tag: string | undefined, wanted: Platform | undefined): IndexEntry {
     const manifests = this.entries()
     const named = tag === undefined ? manifests : manifests.filter(({ name }) => name === tag)
     const details = { stage: 'resolve', subject: this.directory }
@@ -144,15 +144,18 @@ export class Layout {
     const [only] = named
     // What its platform is, its config says too.
     if (only !== undefined && named.length === 1) return only
-    return choose(named, `${this.directory}${tag === undefined ? '' : `:${tag}`}`)
+    return choose(named, `${this.directory}${tag === undefined ? '' : `:${tag}`}`, wanted)
   }
 
-  /** The manifest with this tag, for this machine, and its digest. `known` is asked before a manifest is read. */
+  /**
+   * The manifest with this tag, for a platform or this machine, and its digest. `known` is asked before a manifest is read.
+   */
   manifest<Known>(
     tag: string | undefined,
     known: (digest: string) => Known | undefined,
+    wanted?: Platform,
   ): { known: Known } | { digest: string; manifest: Manifest } {
-    let entry = this.#select(tag)
+    let entry = this.#select(tag, wanted)
     // index.json, an index in it, its manifests: no deeper (security.md D9).
     for (let depth = 0; depth < 2; depth += 1) {
       const found = known(entry.digest)
@@ -160,7 +163,7 @@ export class Layout {
       const what = `manifest ${entry.digest}`
       const document = parseManifest(this.blob(entry, mostManifestBytes, what), what, entry.mediaType)
       if (document.kind === 'manifest') return { digest: entry.digest, manifest: document }
-      entry = choose(imagesOf(document), what)
+      entry = choose(imagesOf(document), what, wanted)
     }
     throw invalid(`manifest ${entry.digest}`, 'is an index in an index')
   }

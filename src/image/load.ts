@@ -11,9 +11,11 @@ import type { Content, Entry } from './content.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { Platform } from './manifest.ts'
+import { memberFor } from './platforms.ts'
 import { showName } from './reference.ts'
 import { readSource } from './source.ts'
 import type { ReadArchive } from './spool.ts'
+import { chainIds } from './store.ts'
 import type { Facts, ImageStore } from './store.ts'
 
 /** How many layers are unpacked at a time: it is the processors' work. */
@@ -48,6 +50,8 @@ export interface LoadContext {
 export interface LoadOptions {
   /** Default: this machine's. */
   platform?: Platform | undefined
+  /** All platforms of each image. */
+  allPlatforms?: boolean | undefined
   signal: AbortSignal
   report?: ((progress: LoadProgress) => void) | undefined
 }
@@ -90,9 +94,18 @@ class Load {
   #known(image: ArchivedImage): Ready | undefined {
     const { content, store } = this.#context
     for (const entry of content.entries()) {
-      const facts = store.image(entry.digest)
-      if (facts === undefined || facts.id !== image.config.digest || !store.isWhole(facts)) continue
-      if (content.isWhole(entry)) return { image, isNew: false, facts, entry }
+      if (image.whole !== undefined) {
+        if (entry.digest !== image.whole.descriptor.digest || !content.isWhole(entry)) continue
+        const facts = image.unpacked === false ? factsOf(image) : store.image(image.manifest.digest)
+        if (facts === undefined || (image.unpacked !== false && !store.isWhole(facts))) continue
+        return { image, isNew: false, facts, entry }
+      }
+      for (const { entry: one, blobs } of content.undamaged(entry)) {
+        const facts = store.image(one.digest)
+        if (facts === undefined || facts.id !== image.config.digest || !store.isWhole(facts)) continue
+        if (blobs.every(({ digest, size }) => content.has(digest, size)))
+          return { image, isNew: false, facts, entry: { ...entry, ...one } }
+      }
     }
     return undefined
   }
@@ -101,6 +114,8 @@ class Load {
     const { store, content, unpackLayer } = this.#context
     const { signal, report } = this.#options
     const { layers, config, manifest } = image
+    const entry = entryOf(image)
+    if (image.unpacked === false) return { image, isNew: true, facts: factsOf(image), entry }
     const chains = await unpackLayers({
       store,
       layers,
@@ -123,20 +138,27 @@ class Load {
         report?.({ kind: 'layer', layer: at, digest, state: now, received: size, size })
       },
     })
-    const { mediaType, digest, size } = manifest
-    const facts = { digest, id: config.digest, config: config.config, chains }
-    const entry = { mediaType, digest, size, platform: config.platform, name: undefined, served: undefined }
+    const facts = { digest: manifest.digest, id: config.digest, config: config.config, chains }
     return { image, isNew: true, facts, entry }
   }
 
-  async #store({ manifest, config, layers }: ArchivedImage): Promise<void> {
+  async #store({ manifest, config, layers, whole }: ArchivedImage): Promise<void> {
     const { content } = this.#context
-    for (const { digest, size, file } of layers) {
+    for (const { digest, size, file } of [...layers, ...(whole?.blobs ?? [])]) {
       this.#options.signal.throwIfAborted()
       if (file !== undefined) await content.adopt(digest, size, file.path)
     }
     content.put(config.digest, config.bytes)
     content.put(manifest.digest, manifest.bytes)
+  }
+
+  #idOf(entry: Entry): string {
+    const known = this.#context.store.image(entry.digest)?.id
+    if (known !== undefined) return known
+    // One that is damaged has its name no more.
+    return (
+      memberFor(this.#context.content.undamaged(entry), undefined)?.manifest.config.digest ?? entry.digest
+    )
   }
 
   /** Gives all of them their names, at once. */
@@ -146,7 +168,7 @@ class Load {
     const before = new Map(content.entries().map((entry) => [entry.name, entry]))
     const given: Entry[] = []
     for (const { image, isNew, facts, entry } of ready) {
-      if (isNew) store.remember(facts)
+      if (isNew && image.unpacked !== false) store.remember(facts)
       if (isNew && image.names.length === 0) given.push(entry)
       for (const name of image.names)
         if (before.get(name)?.digest !== entry.digest) given.push({ ...entry, name, served: undefined })
@@ -157,12 +179,25 @@ class Load {
       if (image.names.length === 0) report?.({ kind: 'loaded', name: undefined, id })
       for (const name of image.names) {
         const old = before.get(name)
-        const was = old && (store.image(old.digest)?.id ?? old.digest)
+        const was = old && this.#idOf(old)
         if (was !== undefined && was !== id) report?.({ kind: 'renamed', name: showName(name), id: was })
         report?.({ kind: 'loaded', name: showName(name), id })
       }
     }
   }
+}
+
+/** What is to get the names: the index, if all platforms are wanted. */
+function entryOf({ whole, manifest, config }: ArchivedImage): Entry {
+  const { mediaType, digest, size } = whole?.descriptor ?? manifest
+  const platform = whole === undefined ? config.platform : undefined
+  return { mediaType, digest, size, platform, name: undefined, served: undefined }
+}
+
+/** What an image comes to that is not unpacked. */
+function factsOf({ manifest, config }: ArchivedImage): Facts {
+  const chains = chainIds(config.diffIds).toReversed()
+  return { digest: manifest.digest, id: config.digest, config: config.config, chains }
 }
 
 /** Puts images of a spool into the store, all or none. */
@@ -188,7 +223,7 @@ export async function load(
   const { root, readArchive } = context
   const spool = await readSource(root, source, readArchive, options.signal)
   try {
-    const images = await imagesIn(spool, options.platform)
+    const images = await imagesIn(spool, options)
     await settle(context, images, options)
     return [...new Set(images.map(({ config }) => config.digest))]
   } finally {

@@ -84,7 +84,8 @@ export function checkDigest(digest: string, what: string): string {
   })
 }
 
-function descriptor(fields: Fields, what: string): Descriptor {
+/** Reads a descriptor. */
+export function descriptor(fields: Fields, what: string): Descriptor {
   const mediaType = requiredText(fields, 'mediaType', 255, what)
   const digest = checkDigest(requiredText(fields, 'digest', 255, what), what)
   const size = field(fields, 'size')
@@ -107,6 +108,21 @@ function indexEntry(fields: Fields, what: string): IndexEntry {
     name: annotations && text(annotations, 'org.opencontainers.image.ref.name', 4096, `${what} annotations`),
     annotations,
   }
+}
+
+/** Whether a type is an index'. */
+export function isIndex({ mediaType }: Pick<Descriptor, 'mediaType'>): boolean {
+  return indexTypes.has(mediaType)
+}
+
+/** Whether a type is a manifest's. */
+export function isManifest({ mediaType }: Pick<Descriptor, 'mediaType'>): boolean {
+  return manifestTypes.has(mediaType)
+}
+
+/** Whether a type is the one of an image's config: any other is an artifact's. */
+export function isConfig({ mediaType }: Pick<Descriptor, 'mediaType'>): boolean {
+  return configTypes.has(mediaType)
 }
 
 /** What a document is: by its own word, which must not differ from its descriptor's; else by the descriptor's. */
@@ -239,11 +255,14 @@ export function fits(offered: Platform, wanted: Platform): boolean {
 /** What says of an entry that it is no image: the attestations that docker's builder adds. */
 const attestation = 'vnd.docker.reference.type'
 
+/** Whether an entry says that it is about another one, and no image. */
+export function isAttestation({ annotations }: Pick<IndexEntry, 'annotations'>): boolean {
+  return annotations !== undefined && field(annotations, attestation) !== undefined
+}
+
 /** The images of an index: attestations are none. */
-export function imagesOf({ manifests }: Index): readonly IndexEntry[] {
-  return manifests.filter(
-    ({ annotations }) => annotations === undefined || field(annotations, attestation) === undefined,
-  )
+export function imagesOf({ manifests }: Pick<Index, 'manifests'>): readonly IndexEntry[] {
+  return manifests.filter((entry) => !isAttestation(entry))
 }
 
 /**

@@ -54,10 +54,12 @@ export async function prune(
   const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...damaged.filter(isSpare)]
   const digests = new Set(entriesGone.map(({ digest }) => digest))
   // That their blobs are missing is no damage then.
-  const isBare = ({ digest }: Entry): boolean => {
-    const facts = blobs ? store.image(digest) : undefined
-    return facts !== undefined && store.has(facts)
-  }
+  const isBare = (entry: Entry): boolean =>
+    blobs &&
+    [entry.digest, ...content.listed(entry)].some((digest) => {
+      const facts = store.image(digest)
+      return facts !== undefined && store.has(facts)
+    })
   if (digests.size > 0 || blobs)
     await content.change((entries) =>
       entries
@@ -82,19 +84,22 @@ function weigh(
   const sizes = new Map(content.blobs().map(({ digest, size }) => [digest, size]))
   const blob = (digest: string): void => void parts.set(digest, sizes.get(digest) ?? 0)
   const { entries } = image
-  for (const entry of new Map(entries.map((one) => [one.digest, one])).values()) {
-    const { config, layers } = content.manifest(entry)
-    for (const { digest } of [entry, config, ...layers]) blob(digest)
+  const members = [...new Map(entries.map((one) => [one.digest, one])).values()].flatMap((entry) =>
+    content.undamaged(entry),
+  )
+  for (const { entry, blobs } of members) {
+    for (const { digest } of [entry, ...blobs]) blob(digest)
     for (const chain of store.image(entry.digest)?.chains ?? [])
       parts.set(chain, store.layer(chain)?.bytes ?? 0)
   }
+  for (const { digest } of entries) blob(digest)
   for (const { served } of entries) if (served !== undefined) blob(served)
   return {
     image,
     parts,
-    used: Math.max(...entries.map(({ digest }) => store.lastUsed(digest))),
+    used: Math.max(0, ...members.map(({ entry }) => store.lastUsed(entry.digest))),
     isNamed: !isDangling(image),
-    isHeld: () => entries.some(({ digest }) => held.has(digest)) || isUsed(entries),
+    isHeld: () => members.some(({ entry }) => held.has(entry.digest)) || isUsed(entries),
   }
 }
 

@@ -8,19 +8,25 @@ import { parseConfig } from './config.ts'
 import type { Config } from './config.ts'
 import type { Content, Entry } from './content.ts'
 import { invalid } from './document.ts'
+import { fetchBlobs } from './fetch.ts'
 import { unpackLayers } from './layers.ts'
-import type { UnpackLayer } from './layers.ts'
+import type { BlobSource, UnpackLayer } from './layers.ts'
 import {
   choose,
+  fits,
   hostPlatform,
   imagesOf,
+  isIndex,
   mostConfigBytes,
   mostManifestBytes,
   parseManifest,
 } from './manifest.ts'
-import type { Descriptor, Manifest, Platform } from './manifest.ts'
+import type { Descriptor, Index, IndexEntry, Manifest, Platform } from './manifest.ts'
+import { memberFor, membersOf, readMember } from './platforms.ts'
+import type { Member } from './platforms.ts'
 import { fullName } from './reference.ts'
 import type { RegistryReference } from './reference.ts'
+import { chainIds } from './store.ts'
 import type { Facts, ImageStore } from './store.ts'
 import { remote } from './transfer.ts'
 
@@ -31,7 +37,10 @@ const parallel = 4
 export type PullProgress =
   /** What the name stands for is known. */
   | { kind: 'resolved'; digest: string; layers: readonly { digest: string; size: number }[] }
-  /** A layer, by its place in the image, the lowest first: `received` of `size` bytes came, from this pull or an earlier one. */
+  /**
+   * A layer, by its place in the image, the lowest first: `received` of `size` bytes came, from this pull or an earlier one.
+   * Blobs of platforms that are not unpacked are numbered behind its layers.
+   */
   | {
       kind: 'layer'
       layer: number
@@ -53,6 +62,8 @@ export interface PullContext {
 export interface PullOptions {
   /** Default: this machine's. */
   platform?: Platform | undefined
+  /** All that the index lists is kept; what is unpacked is this machine's platform. */
+  allPlatforms?: boolean | undefined
   signal: AbortSignal
   report?: ((progress: PullProgress) => void) | undefined
 }
@@ -62,10 +73,32 @@ interface Documents {
   /** What the registry calls the image: the digest of its manifest, or of the index that it is in. */
   served: string
   descriptor: Descriptor
+  /** What the name is to stand for: the manifest, or the index with all its platforms. */
+  named: Descriptor
   manifest: Manifest
   config: Config
   blobs: { digest: string; bytes: Buffer }[]
+  /** What is kept and not unpacked. */
+  others: readonly Descriptor[]
+  /** Whether the image itself is unpacked. */
+  unpacked: boolean
 }
+
+/** A document of a registry. */
+interface Found {
+  document: Index | Manifest
+  bytes: Buffer
+  digest: string
+  mediaType: string
+}
+
+/** How blobs come, each by its number, and how that is told. */
+interface Coming {
+  tell: Tell
+  open: (blob: Descriptor, at: number, over: AbortSignal) => BlobSource
+}
+
+type Tell = (at: number, state: 'present' | 'downloading' | 'unpacking' | 'complete') => void
 
 /** Registries say this of what they do not know. */
 const anything = new Set(['application/octet-stream', 'application/json', 'text/plain'])
@@ -97,9 +130,12 @@ class Pull {
     const kept = await content.keep(signal)
     try {
       const documents = await this.#documents()
-      const { descriptor, manifest, config, served } = documents
-      report?.({ kind: 'resolved', digest: served, layers: manifest.layers })
-      const chains = await this.#layers(documents)
+      const { descriptor, manifest, config, served, others, unpacked } = documents
+      const layers = unpacked ? manifest.layers : []
+      report?.({ kind: 'resolved', digest: served, layers: [...layers, ...others] })
+      const come = this.#coming([...layers, ...others], layers.length)
+      const chains = unpacked ? await this.#layers(documents, come) : chainIds(config.diffIds).toReversed()
+      await this.#others(others, layers.length, come)
       for (const { digest, bytes } of documents.blobs) content.put(digest, bytes)
       content.sync()
       const facts: Facts = {
@@ -108,10 +144,8 @@ class Pull {
         config: config.config,
         chains,
       }
-      store.remember(facts)
-      const name = fullName(this.#reference)
-      const entry: Entry = { ...descriptor, platform: config.platform, name, served }
-      await content.name(entry, signal)
+      if (unpacked) store.remember(facts)
+      await this.#name(documents)
       report?.({ kind: 'complete', digest: served, changed: true })
       return facts
     } finally {
@@ -119,19 +153,46 @@ class Pull {
     }
   }
 
+  async #name({ descriptor, named, config, served }: Documents): Promise<void> {
+    const { content } = this.#context
+    const name = fullName(this.#reference)
+    const before = content.entry(name)
+    // What holds all platforms of the same index goes on doing so.
+    const all = before?.digest === served && before.digest !== descriptor.digest
+    const platform = named === descriptor ? config.platform : undefined
+    if (!all || named !== descriptor)
+      await content.name({ ...named, platform, name, served }, this.#options.signal)
+  }
+
   /** What is in the store, if nothing of it is missing and the registry still means it. One request. */
   async #unchanged(): Promise<Facts | undefined> {
-    const { content, store } = this.#context
+    const { content } = this.#context
     const { path, tag, digest } = this.#reference
     const entry = content.entry(fullName(this.#reference))
-    if (entry?.served === undefined || !this.#isFor(entry)) return undefined
-    const facts = store.image(entry.digest)
-    if (facts === undefined || !store.isWhole(facts) || !content.isWhole(entry)) return undefined
-    if (digest !== undefined) return facts
+    const facts = entry?.served === undefined ? undefined : this.#here(entry)
+    if (facts === undefined || digest !== undefined) return facts
     const served = await this.#registry.head(path, tag ?? '', { signal: this.#options.signal })
-    if (served !== entry.served) return undefined
-    store.touch(facts.digest)
+    if (served !== entry?.served) return undefined
+    this.#context.store.touch(facts.digest)
     return facts
+  }
+
+  /** What an entry came to, if all is here that is wanted of it. */
+  #here(entry: Entry): Facts | undefined {
+    const { content, store } = this.#context
+    const all = this.#options.allPlatforms === true
+    // It stands for one platform of an index.
+    if (all && entry.served !== entry.digest) return undefined
+    if (!all && !isIndex(entry) && !this.#isFor(entry)) return undefined
+    if ((all || !isIndex(entry)) && !content.isWhole(entry)) return undefined
+    const wanted = all || !isIndex(entry) ? undefined : this.#platform
+    const found = memberFor(content.undamaged(entry), wanted)
+    if (found === undefined || !found.blobs.every(({ digest, size }) => content.has(digest, size)))
+      return undefined
+    const facts = store.image(found.entry.digest)
+    if (facts !== undefined && store.isWhole(facts)) return facts
+    const own = found.entry.platform !== undefined && fits(found.entry.platform, this.#platform)
+    return all && !own ? this.#factsOf(found.manifest, found.entry.digest) : undefined
   }
 
   #isFor({ platform }: Entry): boolean {
@@ -139,31 +200,92 @@ class Pull {
     return platform?.os === os && platform.architecture === architecture
   }
 
+  /** What an image comes to that is here and not unpacked. */
+  #factsOf(manifest: Manifest, digest: string): Facts {
+    const what = `config ${manifest.config.digest}`
+    const bytes = this.#context.content.layout.config(manifest.config)
+    const { config, diffIds } = parseConfig(bytes, what, manifest.layers.length, null)
+    return { digest, id: manifest.config.digest, config, chains: chainIds(diffIds).toReversed() }
+  }
+
   async #documents(): Promise<Documents> {
-    const { path, tag, digest } = this.#reference
-    const { signal } = this.#options
+    const { tag, digest } = this.#reference
     const top = await this.#manifest(digest ?? tag ?? '', undefined)
-    const blobs = [{ digest: top.digest, bytes: top.bytes }]
-    let found = top
-    if (top.document.kind === 'index') {
-      const entry = choose(imagesOf(top.document), fullName(this.#reference), this.#platform)
-      found = this.#known(entry) ?? (await this.#manifest(entry.digest, entry))
-      blobs.push({ digest: found.digest, bytes: found.bytes })
-    }
+    if (this.#options.allPlatforms === true)
+      return top.document.kind === 'index' ? this.#all(top, top.document) : this.#document(top, top, [], null)
+    if (top.document.kind === 'manifest') return this.#document(top, top, [], this.#platform)
+    const entry = choose(imagesOf(top.document), fullName(this.#reference), this.#platform)
+    const found = this.#known(entry) ?? (await this.#manifest(entry.digest, entry))
+    return this.#document(top, found, [], this.#platform)
+  }
+
+  /** What the index `top` lists, and which of it is the image: this machine's, else the first. */
+  async #all(top: Found, index: Index): Promise<Documents> {
+    const { content } = this.#context
+    const what = fullName(this.#reference)
+    const members: Member[] = []
+    for (const entry of membersOf(index, `manifest ${top.digest}`)) members.push(await this.#member(entry))
+    const own = memberFor(members, undefined)
+    if (own === undefined) throw invalid(what, 'has no image for any platform')
+    const bytes = content.layout.blob(own.entry, own.entry.size, `manifest ${own.entry.digest}`)
+    const { mediaType } = own.manifest
+    const found = { document: own.manifest, bytes, digest: own.entry.digest, mediaType }
+    const named = { mediaType: top.mediaType, digest: top.digest, size: top.bytes.length }
+    return { ...(await this.#document(top, found, members, null)), named }
+  }
+
+  /** An entry of an index, and its document in the store: not kept in memory, since there may be many. */
+  async #member(entry: IndexEntry): Promise<Member> {
+    const { content } = this.#context
+    const { signal } = this.#options
+    const { digest, size, mediaType: accept } = entry
+    const what = `manifest ${digest}`
+    const here = content.document(entry, mostManifestBytes)
+    const bytes =
+      here ?? (await this.#registry.manifest(this.#reference.path, digest, { signal, accept })).bytes
+    if (bytes.length !== size) throw invalid(what, `has ${bytes.length} bytes, not ${size}`)
+    const member = readMember(entry, bytes, what)
+    if (here === undefined) content.put(digest, bytes)
+    return member
+  }
+
+  /** The documents of an image, and what of `members` is kept beside it. */
+  async #document(
+    top: Found,
+    found: Found,
+    members: readonly Member[],
+    wanted: Platform | null,
+  ): Promise<Documents> {
     const { document } = found
     if (document.kind === 'index') throw invalid(`manifest ${found.digest}`, 'is an index in an index')
+    const { path } = this.#reference
+    const { signal } = this.#options
     const what = `config ${document.config.digest}`
     const bytes =
       this.#context.content.document(document.config, mostConfigBytes) ??
       (await this.#registry.blob(path, document.config, { signal, most: mostConfigBytes }))
-    const config = parseConfig(bytes, what, document.layers.length, this.#platform)
-    blobs.push({ digest: document.config.digest, bytes })
+    const config = parseConfig(bytes, what, document.layers.length, wanted)
+    const unpacked = wanted !== null || fits(config.platform, this.#platform)
+    const mine = unpacked ? document.layers : []
+    const kept = [...members.flatMap(({ blobs }) => blobs), ...document.layers]
+    const others = new Map(kept.map((blob) => [blob.digest, blob]))
+    for (const { digest } of [...mine, document.config]) others.delete(digest)
     const descriptor = { mediaType: found.mediaType, digest: found.digest, size: found.bytes.length }
-    return { served: top.digest, descriptor, manifest: document, config, blobs }
+    const documents = [top, found, { digest: document.config.digest, bytes }]
+    return {
+      served: top.digest,
+      descriptor,
+      named: descriptor,
+      manifest: document,
+      config,
+      blobs: [...new Map(documents.map((one) => [one.digest, one])).values()],
+      others: [...others.values()],
+      unpacked,
+    }
   }
 
   /** The manifest that an index means, if it is here. */
-  #known(described: Descriptor) {
+  #known(described: Descriptor): Found | undefined {
     const { digest } = described
     const bytes = this.#context.content.document(described, mostManifestBytes)
     if (bytes === undefined) return undefined
@@ -172,7 +294,7 @@ class Pull {
   }
 
   /** A manifest or an index, of the size and type that its descriptor says, if it has one. */
-  async #manifest(reference: string, described: Descriptor | undefined) {
+  async #manifest(reference: string, described: Descriptor | undefined): Promise<Found> {
     const { signal } = this.#options
     const { bytes, mediaType, digest } = await this.#registry.manifest(this.#reference.path, reference, {
       signal,
@@ -185,49 +307,75 @@ class Pull {
     return { document, bytes, digest, mediaType: document.mediaType }
   }
 
-  #layers({ manifest, config }: Documents): Promise<readonly string[]> {
-    const { store, content, unpackLayer } = this.#context
-    const { signal, report } = this.#options
+  #coming(blobs: readonly Descriptor[], unpacked: number): Coming {
     const { path } = this.#reference
-    const received = manifest.layers.map(() => 0)
-    const tell = (at: number, state: 'present' | 'downloading' | 'unpacking' | 'complete'): void => {
-      const layer = manifest.layers[at]
-      if (layer === undefined) return
-      const { digest, size } = layer
+    const { report } = this.#options
+    const received = blobs.map(() => 0)
+    const tell: Tell = (at, state) => {
+      const blob = blobs[at]
+      if (blob === undefined) return
+      const { digest, size } = blob
       const came = state === 'downloading' ? (received[at] ?? 0) : size
       report?.({ kind: 'layer', layer: at, digest, state, received: came, size })
     }
+    const open = (blob: Descriptor, at: number, over: AbortSignal): BlobSource => {
+      const source = remote(
+        blob,
+        (wanted, offset, ended) => this.#registry.open(path, wanted, offset, { signal: ended }),
+        over,
+        (bytes) => {
+          received[at] = (received[at] ?? 0) + bytes
+          tell(at, (received[at] ?? 0) < blob.size || at >= unpacked ? 'downloading' : 'unpacking')
+        },
+      )
+      return {
+        ...source,
+        wanted: (offset) => {
+          received[at] = offset
+          tell(at, 'downloading')
+          source.wanted?.(offset)
+        },
+      }
+    }
+    return { tell, open }
+  }
+
+  #layers({ manifest, config }: Documents, { tell, open }: Coming): Promise<readonly string[]> {
+    const { store, content, unpackLayer } = this.#context
     return unpackLayers({
       store,
       layers: manifest.layers,
       diffIds: config.diffIds,
       unpackLayer,
       parallel,
-      signal,
+      signal: this.#options.signal,
       kept: ({ digest, size }, diffId) => content.has(digest, size) && store.isPair(digest, diffId),
-      open: (layer, at, over) => {
-        const source = remote(
-          layer,
-          (blob, offset, ended) => this.#registry.open(path, blob, offset, { signal: ended }),
-          over,
-          (bytes) => {
-            received[at] = (received[at] ?? 0) + bytes
-            tell(at, (received[at] ?? 0) < layer.size ? 'downloading' : 'unpacking')
-          },
-        )
-        return {
-          ...source,
-          wanted: (offset) => {
-            received[at] = offset
-            tell(at, 'downloading')
-            source.wanted?.(offset)
-          },
-        }
-      },
+      open,
       report: (at, state) => {
         if (state === 'present') tell(at, 'present')
         else if (state === 'done') tell(at, 'complete')
       },
+    })
+  }
+
+  /** Blobs that are not unpacked, numbered from `first` on. */
+  async #others(blobs: readonly Descriptor[], first: number, { tell, open }: Coming): Promise<void> {
+    const { content, unpackLayer } = this.#context
+    const numbered = blobs.map((blob, at) => ({ blob, at: first + at }))
+    const wanted = numbered.filter(({ blob: { digest, size }, at }) => {
+      const here = content.has(digest, size)
+      if (here) tell(at, 'present')
+      return !here
+    })
+    if (wanted.length === 0) return
+    await fetchBlobs({
+      directory: content.directory,
+      blobs: wanted.map(({ blob }) => blob),
+      unpackLayer,
+      open: (blob, at, over) => open(blob, wanted[at]?.at ?? first, over),
+      parallel,
+      signal: this.#options.signal,
+      done: (at) => tell(wanted[at]?.at ?? first, 'complete'),
     })
   }
 }

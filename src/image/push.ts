@@ -1,10 +1,15 @@
-/** An image to a registry: blobs that it lacks, then the manifest, so that the name never stands for half an image. */
+/**
+ * An image to a registry: blobs that it lacks, then the manifest, so that the name never stands for half an image. One with
+ * all its platforms goes manifest after manifest, and last the index, byte for byte.
+ */
 import { createReadStream } from 'node:fs'
 import { CaissonError } from '../errors.ts'
 import { Registry } from '../registry/registry.ts'
-import type { Content } from './content.ts'
-import { mostManifestBytes, parseManifest } from './manifest.ts'
-import type { Descriptor, Manifest } from './manifest.ts'
+import type { Content, Entry } from './content.ts'
+import { isIndex, mostManifestBytes } from './manifest.ts'
+import type { Descriptor, Platform } from './manifest.ts'
+import { requireMember, showMember } from './platforms.ts'
+import type { Member } from './platforms.ts'
 import { fullName, parseName } from './reference.ts'
 import type { RegistryReference } from './reference.ts'
 
@@ -21,6 +26,8 @@ export type PushProgress =
   | { kind: 'complete'; digest: string }
 
 export interface PushOptions {
+  /** The one platform to push, as an image of its own. Default: what the name stands for. */
+  platform?: Platform | undefined
   signal: AbortSignal
   report?: ((progress: PushProgress) => void) | undefined
 }
@@ -42,35 +49,60 @@ class Push {
   }
 
   async run(): Promise<string> {
-    const { path, tag, digest } = this.#reference
-    const { signal, report } = this.#options
+    const { tag, digest } = this.#reference
+    const { signal, report, platform } = this.#options
     const name = fullName(this.#reference)
     const entry = this.#content.entry(name)
     if (entry === undefined) {
       const message = `${name}: no such image here; tag one with this name first`
       throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'push', subject: name })
     }
-    const what = `manifest ${entry.digest}`
-    const bytes = this.#content.layout.blob(entry, mostManifestBytes, what)
-    const document = parseManifest(bytes, what, entry.mediaType)
-    if (document.kind !== 'manifest') throw new CaissonError('ERR_INVALID_IMAGE', `${what}: is an index`)
-    await this.#blobs(document)
-    await this.#blob(document.config, false)
+    const all = this.#content.members(entry)
+    const one = platform && requireMember(all, name, platform)
+    const members = one === undefined ? all : [one]
+    this.#checkMissing(entry, one)
+    for (const member of members) await this.#blobs(member)
     signal.throwIfAborted()
-    const served = await this.#registry.putManifest(path, digest ?? tag ?? '', bytes, entry.mediaType, {
-      signal,
-    })
-    await this.#content.name({ ...entry, served: entry.digest }, signal)
-    report?.({ kind: 'complete', digest: entry.digest })
+    const top: Descriptor = one?.entry ?? entry
+    // Whoever reads the index asks for these by their digests.
+    for (const member of members)
+      if (member.entry.digest !== top.digest) await this.#manifest(member.entry, member.entry.digest)
+    const served = await this.#manifest(top, digest ?? tag ?? '')
+    // One platform under the name of all is another image there than here.
+    if (top.digest === entry.digest) await this.#content.name({ ...entry, served: entry.digest }, signal)
+    report?.({ kind: 'complete', digest: top.digest })
     return served
   }
 
-  async #blobs({ layers }: Manifest): Promise<void> {
-    const missing = layers.find(({ digest, size }) => !this.#content.has(digest, size))
-    if (missing !== undefined) {
-      const message = `layer ${missing.digest}: its blob is not in the store any more; pull the image again`
-      throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'push', subject: missing.digest })
+  #manifest(document: Descriptor, reference: string): Promise<string> {
+    const { path } = this.#reference
+    const { signal } = this.#options
+    const bytes = this.#content.layout.blob(document, mostManifestBytes, `manifest ${document.digest}`)
+    return this.#registry.putManifest(path, reference, bytes, document.mediaType, { signal })
+  }
+
+  /** That all is here, or all of `one`, before anything is sent. */
+  #checkMissing(entry: Entry, one: Member | undefined): void {
+    const missing = this.#content
+      .missing(entry)
+      .filter((blob) => one === undefined || blob.entry.digest === one.entry.digest)
+    const [first] = missing
+    if (first === undefined) return
+    const details = { stage: 'push', subject: first.digest }
+    if (one !== undefined || !isIndex(entry)) {
+      const message = `layer ${first.digest}: its blob is not in the store any more; pull the image again`
+      throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, details)
     }
+    const lacking = new Map(missing.map((blob) => [blob.entry.digest, blob.entry]))
+    const shown = [...lacking.values()].slice(0, 20).map(showMember).join(', ')
+    const what = `${fullName(this.#reference)}: not all of it is in the store any more: ${shown}`
+    const message = `${what}; pull it again with all platforms, or push one platform`
+    throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, details)
+  }
+
+  async #blobs({ manifest, blobs }: Member): Promise<void> {
+    const config = manifest?.config.digest
+    const layers = blobs.filter(({ digest }) => digest !== config)
     const waiting = [...new Map(layers.map((layer) => [layer.digest, layer])).values()]
     const work = async (): Promise<void> => {
       for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) await this.#blob(layer)
@@ -78,6 +110,7 @@ class Push {
     const settled = await Promise.allSettled(Array.from({ length: parallel }, work))
     const failed = settled.find((one) => one.status === 'rejected')
     if (failed !== undefined) throw failed.reason
+    if (manifest !== undefined) await this.#blob(manifest.config, false)
   }
 
   async #blob(blob: Descriptor, told = true): Promise<void> {
@@ -102,13 +135,7 @@ class Push {
       if (entry.name === undefined || entry.served === undefined) continue
       const other = parseName(entry.name)
       if (other.domain !== domain || other.path === path) continue
-      const what = `manifest ${entry.digest}`
-      const document = parseManifest(
-        this.#content.layout.blob(entry, mostManifestBytes, what),
-        what,
-        entry.mediaType,
-      )
-      if (document.kind === 'manifest' && document.layers.some((layer) => layer.digest === digest))
+      if (this.#content.members(entry).some(({ blobs }) => blobs.some((blob) => blob.digest === digest)))
         return [other.path]
     }
     return []

@@ -6,7 +6,10 @@ import { createReadStream } from 'node:fs'
 import type { Writable } from 'node:stream'
 import { CaissonError } from '../errors.ts'
 import type { Content } from './content.ts'
-import type { Descriptor, Manifest } from './manifest.ts'
+import type { Known } from './known.ts'
+import { isIndex } from './manifest.ts'
+import type { Descriptor, Manifest, Platform } from './manifest.ts'
+import { requireMember, showMember } from './platforms.ts'
 import { parseName, showName } from './reference.ts'
 import { tar } from './tar.ts'
 import type { TarEntry } from './tar.ts'
@@ -17,9 +20,12 @@ export type ArchiveFormat = 'docker' | 'oci'
 
 /** An image to be saved. */
 export interface SavedImage {
-  /** Of its manifest. */
+  /** Of its manifest, or of the index with all its platforms. */
   descriptor: Descriptor
+  /** What docker's own reader is told of. */
   manifest: Manifest
+  /** All documents and layers of it. */
+  blobs: readonly Descriptor[]
   /** The whole names that it has in the archive. */
   names: readonly string[]
 }
@@ -39,14 +45,37 @@ function path(digest: string): string {
 /** All blobs of the images, by name. */
 function blobsOf(content: Content, images: readonly SavedImage[]): Map<string, Descriptor> {
   const blobs = new Map<string, Descriptor>()
-  for (const { descriptor, manifest } of images)
-    for (const one of [descriptor, manifest.config, ...manifest.layers]) blobs.set(path(one.digest), one)
+  for (const image of images) for (const one of image.blobs) blobs.set(path(one.digest), one)
   for (const { digest, size } of blobs.values()) {
     if (content.has(digest, size)) continue
     const message = `blob ${digest} is not in the store any more: pull the image again, or load it`
     throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: digest })
   }
   return blobs
+}
+
+/** What an archive holds of an image: all its platforms if they are here, or the one that is asked for. */
+export function partsOf(
+  content: Content,
+  reference: string,
+  known: Known,
+  asked: Platform | undefined,
+): Omit<SavedImage, 'names'> {
+  const [entry] = known.entries
+  const members = entry === undefined || known.other ? [] : content.members(entry)
+  const one = asked === undefined ? undefined : requireMember(members, reference, asked)
+  const { manifest } = one ?? known
+  const descriptor = one?.entry ?? (known.other || entry === undefined ? known.descriptor : entry)
+  if (entry === undefined || !isIndex(descriptor))
+    return { descriptor, manifest, blobs: [descriptor, manifest.config, ...manifest.layers] }
+  const [lacking] = content.missing(entry)
+  if (lacking !== undefined) {
+    const what = `${reference}: ${showMember(lacking.entry)} is not in the store any more`
+    const message = `${what}: pull it again with all platforms, or save one platform`
+    throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'save', subject: lacking.digest })
+  }
+  const blobs = members.flatMap((member) => [member.entry, ...member.blobs])
+  return { descriptor, manifest, blobs: [descriptor, ...blobs] }
 }
 
 function document(name: string, value: object): TarEntry {

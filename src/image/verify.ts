@@ -13,8 +13,9 @@ import { parseConfig } from './config.ts'
 import type { Content, Entry } from './content.ts'
 import type { Fault, VerifiedImage } from './info.ts'
 import type { UnpackLayer } from './layers.ts'
-import { hostPlatform, mostConfigBytes, mostManifestBytes, parseManifest } from './manifest.ts'
-import type { Descriptor, Index, Manifest } from './manifest.ts'
+import { hostPlatform, isIndex, mostConfigBytes, mostManifestBytes, parseManifest } from './manifest.ts'
+import type { Descriptor, Index, Manifest, Platform } from './manifest.ts'
+import { memberFor, membersOf, readMember } from './platforms.ts'
 import { fullName, parseName, showName } from './reference.ts'
 import { chainIds } from './store.ts'
 import type { ImageStore } from './store.ts'
@@ -41,6 +42,9 @@ const speaking: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_IMAGE_NOT_FOUND',
 ])
 
+/** A manifest that is here; `pruned` as of its entry. */
+type Kept = Descriptor & Pick<Entry, 'pruned'>
+
 /** One image under all its names. */
 interface Target {
   entry: Entry
@@ -48,9 +52,9 @@ interface Target {
 }
 
 /** What a name, an id, or the beginning of an id means: also of an image whose documents cannot be read. */
-function isMeant(reference: string, { entry, names }: Target, id: string): boolean {
+function isMeant(reference: string, { entry, names }: Target, ids: readonly string[]): boolean {
   const hex = reference.replace(/^sha256:/, '')
-  if (/^[a-f0-9]{1,64}$/.test(hex) && [id, entry.digest].some((one) => one.slice(7).startsWith(hex)))
+  if (/^[a-f0-9]{1,64}$/.test(hex) && [...ids, entry.digest].some((one) => one.slice(7).startsWith(hex)))
     return true
   try {
     return names.includes(fullName(parseName(reference)))
@@ -72,7 +76,7 @@ class Verification {
   }
 
   targets(references: readonly string[]): Target[] {
-    const { content, store } = this.#context
+    const { content } = this.#context
     const all = new Map<string, Target>()
     for (const entry of content.entries()) {
       const target = all.get(entry.digest) ?? { entry, names: [] }
@@ -85,9 +89,7 @@ class Verification {
     const wanted = new Set<Target>()
     for (const reference of references) {
       if (reference === '') throw refuse('image', 'is empty')
-      const meant = [...all.values()].filter((one) =>
-        isMeant(reference, one, store.image(one.entry.digest)?.id ?? ''),
-      )
+      const meant = [...all.values()].filter((one) => isMeant(reference, one, this.#ids(one.entry)))
       if (meant.length === 0)
         throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
       for (const one of meant) wanted.add(one)
@@ -95,8 +97,16 @@ class Verification {
     return [...wanted]
   }
 
-  async image({ entry, names }: Target): Promise<VerifiedImage> {
+  /** What is known of it; of an index on all its platforms, this machine's first. */
+  #ids(entry: Entry): string[] {
     const { content, store } = this.#context
+    const own = memberFor(content.undamaged(entry), undefined)?.entry.digest
+    const digests = [entry.digest, ...(own === undefined ? [] : [own]), ...content.listed(entry)]
+    return digests.flatMap((digest) => store.image(digest)?.id ?? [])
+  }
+
+  async image({ entry, names }: Target): Promise<VerifiedImage> {
+    const { content } = this.#context
     const kept = await content.keep(this.#signal)
     let found: Found[]
     try {
@@ -107,7 +117,7 @@ class Verification {
     const faults = this.#mend(found)
     return {
       digest: entry.digest,
-      id: store.image(entry.digest)?.id,
+      id: this.#ids(entry)[0],
       names: names.map(showName),
       isWhole: faults.every(({ state }) => state === 'unverifiable'),
       faults,
@@ -132,12 +142,52 @@ class Verification {
     const found: Found[] = []
     const { served, digest } = entry
     if (served !== undefined && served !== digest) this.#index(served, found)
+    if (isIndex(entry)) await this.#platforms(entry, found)
+    else await this.#image(entry, entry.platform ?? hostPlatform(), found)
+    return found
+  }
+
+  /** All that an index lists. What is no image is hashed, and no more is known of it. */
+  async #platforms(entry: Entry, found: Found[]): Promise<void> {
+    const index = this.#document(entry, 'index', mostManifestBytes, found, (bytes, what) =>
+      parseManifest(bytes, what, entry.mediaType),
+    )
+    if (index?.kind !== 'index') return
+    for (const one of membersOf(index, `index ${entry.digest}`)) {
+      const member = this.#document(one, 'manifest', mostManifestBytes, found, (bytes, what) =>
+        readMember(one, bytes, what),
+      )
+      if (member?.manifest === undefined)
+        for (const blob of member?.blobs ?? []) found.push(...(await this.#blob(blob)))
+      else await this.#image({ ...one, ...(entry.pruned === true && { pruned: true }) }, null, found)
+    }
+  }
+
+  /** A blob that is only kept. */
+  async #blob({ digest, size }: Descriptor): Promise<Found[]> {
+    const { content } = this.#context
+    const fault = (state: Fault['state'], message: string): Found['fault'] => ({
+      part: 'blob',
+      digest,
+      state,
+      message,
+    })
+    const mend = (): undefined => {
+      content.remove(digest)
+      return undefined
+    }
+    if (!existsSync(content.path(digest))) return [{ fault: fault('missing', 'is not here') }]
+    if (!content.has(digest, size)) return [{ fault: fault('damaged', `has not ${size} bytes`), mend }]
+    if ((await this.#hash(digest)) === digest) return []
+    return [{ fault: fault('damaged', 'its bytes have another digest'), mend }]
+  }
+
+  async #image(entry: Kept, platform: Platform | null, found: Found[]): Promise<void> {
     const manifest = this.#document(entry, 'manifest', mostManifestBytes, found, (bytes, what) =>
       parseManifest(bytes, what, entry.mediaType),
     )
-    if (manifest?.kind !== 'manifest') return found
+    if (manifest?.kind !== 'manifest') return
     const { layers, config } = manifest
-    const platform = entry.platform ?? hostPlatform()
     const read = this.#document(config, 'config', mostConfigBytes, found, (bytes, what) =>
       parseConfig(bytes, what, layers.length, platform),
     )
@@ -153,7 +203,6 @@ class Verification {
       this.#layers.set(key, known)
       found.push(...known.map((one) => ({ ...one, fault: { ...one.fault, layer: at } })))
     }
-    return found
   }
 
   /** An index, of which nobody here knows the size. */
@@ -206,7 +255,7 @@ class Verification {
 
   /** A layer: its blob, and its tree if the config could be read, which says whose it is. */
   async #layer(
-    entry: Entry,
+    entry: Kept,
     layer: Descriptor,
     chain: string,
     diffId: string | undefined,

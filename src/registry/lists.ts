@@ -82,10 +82,11 @@ async function* pages(
   throw new CaissonError('ERR_IMAGE_LIMIT', message, { stage: 'resolve', subject: about.subject })
 }
 
-/** A repository's tags, in the registry's order; what is no tag is left out. */
+/** A repository's tags, in the registry's order, at most `limit`; what is no tag is left out. */
 export async function listTags(
   upstream: Upstream,
   name: string,
+  limit: number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
   const { host, limits } = upstream
@@ -98,7 +99,8 @@ export async function listTags(
     missing: 'ERR_IMAGE_NOT_FOUND',
   }
   const tags: string[] = []
-  for await (const { fields } of pages(upstream, `${name}/tags/list`, about, { wanted: [200], signal })) {
+  const first = `${name}/tags/list${limit === undefined ? '' : `?n=${limit}`}`
+  for await (const { fields } of pages(upstream, first, about, { wanted: [200], signal })) {
     const listed = field(fields, 'tags') ?? []
     if (!Array.isArray(listed)) {
       throw new CaissonError('ERR_REGISTRY', `${subject}: ${host} lists no tags`, {
@@ -107,6 +109,8 @@ export async function listTags(
       })
     }
     for (const tag of listed as unknown[]) if (typeof tag === 'string' && isTag(tag)) tags.push(tag)
+    // Some registries do not look at what is asked for.
+    if (limit !== undefined && tags.length >= limit) return tags.slice(0, limit)
     if (tags.length > limits.tags) {
       const message = `${subject}: has more than ${limits.tags} tags`
       throw new CaissonError('ERR_IMAGE_LIMIT', message, { stage: 'resolve', subject })

@@ -299,9 +299,19 @@ export class Registry {
     })
   }
 
-  /** A repository's tags, at most 10,000. @throws CaissonError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_LIMIT, as {@link manifest}. */
-  async tags(name: string, { signal }: Waiting = {}): Promise<string[]> {
-    return listTags(this.#upstream(), checkRepository(name), signal)
+  /**
+   * A repository's tags, page after page, the first `limit` of them. Default: all; more than 10,000 are refused.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_LIMIT, as {@link manifest}.
+   */
+  async tags(
+    name: string,
+    { limit, signal }: Waiting & { limit?: number | undefined } = {},
+  ): Promise<string[]> {
+    if (limit !== undefined && !(Number.isSafeInteger(limit) && limit > 0 && limit <= this.#limits.tags)) {
+      const message = `limit: is no number from 1 to ${this.#limits.tags}`
+      throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'limit' })
+    }
+    return listTags(this.#upstream(), checkRepository(name), limit, signal)
   }
 
   /** What refers to a manifest, of one type or of all; none is no error. */

@@ -147,7 +147,7 @@ wire! {
     pub struct Layer {
         /// The owner's number for it, in every event about it.
         pub token: u64,
-        /// Its chain id, 64 hex digits: its name in the store.
+        /// Its chain id, 64 hex digits: its name in the store. Empty: the blob is kept, and not unpacked.
         pub chain: String,
         /// The chain ids of the layers below it, the topmost first.
         pub lowers: Vec<String>,
@@ -158,7 +158,7 @@ wire! {
         pub digest: String,
         /// How many bytes the blob must have.
         pub size: u64,
-        /// What the inflated layer must hash to.
+        /// What the inflated layer must hash to; nothing where it is not unpacked.
         pub diff_id: String,
         /// Nothing is put into the store: the layer that is there is held against its blob.
         pub check: bool,

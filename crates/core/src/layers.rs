@@ -225,7 +225,7 @@ impl Store {
 
     /// Puts a layer into the store, if it is not there; with `ids` by what that user namespace can have. It may wait for
     /// another process that is doing the same. A blob that is kept and is not there is asked for by `wanted`, from the
-    /// byte on that is missing.
+    /// byte on that is missing. Without a chain id the blob is all that is put there.
     ///
     /// # Errors
     /// As [`archive::unpack`]; nothing is left of the layer then. [`Code::Cut`] where the blob's end did not arrive; what
@@ -237,6 +237,9 @@ impl Store {
         ids: Option<&IdMap>,
         wanted: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
+        if layer.chain.is_empty() {
+            return self.fetch(source.blob, layer, wanted);
+        }
         let chain = name(&layer.chain)?;
         let Some(place) = self.claim(&chain)? else {
             // Made by an image of a layout, or from the same files in another compression: its blob is another matter.
@@ -363,6 +366,17 @@ impl Store {
             .map_err(|error| given_up(&ingest, &growing, error))?;
         growing.sync()?;
         ingest.complete_with(&growing)
+    }
+
+    /// Puts a blob into the content store as it comes, if it is not there: nobody here looks into it.
+    fn fetch(&self, source: OwnedFd, blob: &Layer, mut wanted: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let ingest = Ingest::open(&self.data_root)?;
+        let Blob::Growing(growing) = ingest.take(&Digest::parse(&blob.digest)?, blob.size)? else {
+            return Ok(());
+        };
+        wanted(growing.offset)?;
+        let _ = growing.read(source);
+        ingest.finish(&growing).map_err(|error| given_up(&ingest, &growing, error))
     }
 
     /// Gives a layer its place.

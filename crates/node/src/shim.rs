@@ -91,7 +91,7 @@ pub struct ExecOptions {
 pub struct UnpackOptions {
     /// The caller's number for it, in every event about it.
     pub token: f64,
-    /// Its chain id, 64 hex digits.
+    /// Its chain id, 64 hex digits; empty: the blob is kept, and not unpacked.
     pub chain: String,
     /// The chain ids of the layers below it, the topmost first.
     pub lowers: Vec<String>,

@@ -17,7 +17,21 @@ function toggle<Draft>(
 export interface TransferDraft extends Common {
   quiet: boolean
   platform?: string
+  allPlatforms?: boolean
   storeLimit?: string
+}
+
+function platform<Draft extends { platform?: string }>(help: string): Flag<Draft> {
+  return {
+    long: 'platform',
+    value: 'string',
+    help: `${help}, OS/ARCH[/VARIANT]`,
+    apply: (draft, value) => void (draft.platform = value),
+  }
+}
+
+function allPlatforms<Draft extends { allPlatforms?: boolean }>(help: string): Flag<Draft> {
+  return toggle('all-platforms', help, (draft, on) => void (draft.allPlatforms = on))
 }
 
 const transferFlags: readonly Flag<TransferDraft>[] = [
@@ -26,12 +40,8 @@ const transferFlags: readonly Flag<TransferDraft>[] = [
 ]
 
 export const pullFlags: readonly Flag<TransferDraft>[] = [
-  {
-    long: 'platform',
-    value: 'string',
-    help: 'Pull the image for this platform, OS/ARCH[/VARIANT]',
-    apply: (draft, value) => void (draft.platform = value),
-  },
+  allPlatforms<TransferDraft>('Keep the image for every platform, to push or save it as a whole'),
+  platform<TransferDraft>('Pull the image for this platform'),
   ...transferFlags,
   {
     long: 'store-limit',
@@ -41,13 +51,17 @@ export const pullFlags: readonly Flag<TransferDraft>[] = [
   },
 ]
 
-export const pushFlags: readonly Flag<TransferDraft>[] = transferFlags
+export const pushFlags: readonly Flag<TransferDraft>[] = [
+  platform<TransferDraft>('Push the image for this platform alone, without the index'),
+  ...transferFlags,
+]
 
 export interface LoadDraft extends TransferDraft {
   input?: string
 }
 
 export const loadFlags: readonly Flag<LoadDraft>[] = [
+  allPlatforms<LoadDraft>('Keep the images for every platform'),
   {
     long: 'input',
     short: 'i',
@@ -55,18 +69,14 @@ export const loadFlags: readonly Flag<LoadDraft>[] = [
     help: 'Read from a tar archive file, instead of STDIN',
     apply: (draft, value) => void (draft.input = value),
   },
-  {
-    long: 'platform',
-    value: 'string',
-    help: 'Load the image for this platform, OS/ARCH[/VARIANT]',
-    apply: (draft, value) => void (draft.platform = value),
-  },
+  platform<LoadDraft>('Load the image for this platform'),
   ...common<LoadDraft>(),
   toggle('quiet', 'Suppress the load output', (draft, on) => void (draft.quiet = on), 'q'),
 ]
 
 export interface SaveDraft extends Common {
   output?: string
+  platform?: string
   format: 'docker' | 'oci'
 }
 
@@ -95,6 +105,7 @@ export const saveFlags: readonly Flag<SaveDraft>[] = [
     help: 'Write to a file, instead of STDOUT',
     apply: (draft, value) => void (draft.output = value),
   },
+  platform<SaveDraft>('Save the image for this platform alone'),
 ]
 
 export interface ImportDraft extends Common {
@@ -119,12 +130,7 @@ export const importFlags: readonly Flag<ImportDraft>[] = [
     help: 'Set a commit message for the imported image',
     apply: (draft, value) => void (draft.message = value),
   },
-  {
-    long: 'platform',
-    value: 'string',
-    help: 'Set the platform, OS/ARCH[/VARIANT]',
-    apply: (draft, value) => void (draft.platform = value),
-  },
+  platform<ImportDraft>('Set the platform'),
 ]
 
 export interface ImagesDraft extends Common {
