@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
 import test from 'ava'
 import type { Container, Engine, RunningContainer, RunOptions } from '../../src/index.ts'
-import { hasGroups } from '../host/ground.ts'
+import { hasControllers, hasGroups } from '../host/ground.ts'
 import * as layouts from '../image/layouts.ts'
 import { engine, scratch } from '../image/store.ts'
 import { remains } from '../image/archives.ts'
@@ -80,7 +80,7 @@ test('a stopped world: it is frozen while it is read, and goes on', async (t) =>
   const container = await changed(
     one,
     'base',
-    'dd if=/dev/urandom of=/large bs=1M count=24 2>/dev/null; echo done',
+    `dd if=/dev/urandom of=/large bs=1M count=${hasControllers ? 4 : 24} 2>/dev/null; echo done`,
   )
   const group = container.isolation?.cgroup ?? ''
   const isFrozen = (): boolean => readFileSync(join(group, 'cgroup.events'), 'utf8').includes('frozen 1')
@@ -234,7 +234,8 @@ test('refused, with nothing left', async (t) => {
 })
 
 /** Much that compresses badly: a commit of it takes a while. */
-const large = 'dd if=/dev/urandom of=/large bs=1M count=64 2>/dev/null; echo done'
+const size = hasControllers ? 8 : 64
+const large = `dd if=/dev/urandom of=/large bs=1M count=${size} 2>/dev/null; echo done`
 
 /** Waits until somebody writes a layer. */
 async function packing(directory: string): Promise<void> {
@@ -297,7 +298,7 @@ test('a container that ends while it is read is read to its end', async (t) => {
     t.deepEqual(names, ['last:latest'])
     t.is((await container.wait()).cause, 'killed')
     t.deepEqual(readdirSync(join(directory, 'data/containers')), [])
-    t.is((await one.run('last', ['stat', '-c', '%s', '/large'])).stdout, `${64 << 20}\n`)
+    t.is((await one.run('last', ['stat', '-c', '%s', '/large'])).stdout, `${size << 20}\n`)
     await one.images.remove('last')
   }
   // With its owner it goes at once.
