@@ -10,7 +10,7 @@ const kinds = {
 }
 /** What archives and registries say is no kernel's matter: these, the slow ones, are not run where one is emulated. */
 const emulated = ['uml', 'qemu']
-const said = ['archive', 'archive-refused', 'import', 'lies', 'save', 'together']
+const said = ['archive', 'archive-refused', 'budget', 'import', 'lies', 'save', 'together']
 /** Programs whose images take minutes to make: `npm run test:programs`. */
 const programs = process.env.CAISSON_TEST_PROGRAMS !== undefined
 const here = programs ? ['programs'] : kinds[process.env.CAISSON_TEST_HOST]

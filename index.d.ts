@@ -61,6 +61,16 @@ export declare class Shim {
    * caller's; the event is `unpacked` or `failed`.
    */
   spool(token: number, source: number, directory: number, layer: boolean): Failure | null
+  /**
+   * Writes the writable layer of a container that runs into an empty directory, an open one: its blob as `0`, and
+   * `table.json`. `pause`: 0 not, 1 if it can be, 2 or nothing. The event is `unpacked` or `failed`.
+   */
+  commit(token: number, container: number, pause: number, directory: number): Failure | null
+  /**
+   * Writes the root file system of a container that runs to `target` as an archive, without what is mounted in it. It
+   * stays the caller's; the event is `unpacked` or `failed`.
+   */
+  export(token: number, container: number, target: number): Failure | null
   /** Removes what was thrown away of the store; the event is `done`. */
   sweep(token: number): Failure | null
   /** Ends an unpacking; the event is its failure. */
@@ -119,6 +129,12 @@ export interface ExecOptions {
   /** Milliseconds after which it is killed, with all its children; 0: never. */
   timeoutMs: number
 }
+
+/**
+ * Ends the process at once, as `_exit(2)`: nothing of Node is taken down. Those of stdin, stdout and stderr whose numbers
+ * are in `blocking` are made to wait again first: others may share them, and `O_NONBLOCK` is the open file's, open(2).
+ */
+export declare function exit(code: number, blocking: Array<number>): void
 
 /** Why something failed. */
 export interface Failure {
@@ -409,6 +425,8 @@ export interface UnpackOptions {
   keep: boolean
   /** What ends once the layers below are in the store; none: they are. It stays the caller's. */
   gate?: number
+  /** Whether nothing is put into the store, and the layer that is there is held against its blob. Default: false. */
+  check?: boolean
 }
 
 /**

@@ -773,13 +773,14 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, hear, isTerminal, lock, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, unlock, wayBack, widen } = nativeBinding
+const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, exit, hear, isTerminal, lock, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, unlock, wayBack, widen } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
 export { canBeHandedIn }
 export { closeDescriptor }
 export { drain }
+export { exit }
 export { hear }
 export { isTerminal }
 export { lock }

@@ -6,9 +6,11 @@ export { Engine } from './container/engine.ts'
 export type { BufferOptions, EngineOptions } from './container/engine.ts'
 export type { Container, StopOptions } from './container/container.ts'
 export type { ContainerInfo, Containers, RunningContainer } from './container/containers.ts'
+export type { CommitOptions } from './container/commit.ts'
 export type { ContainerAgent, ListeningOptions } from './container/dial.ts'
 export type { Finding } from './container/doctor.ts'
 export type { ExecOptions } from './container/exec.ts'
+export type { ExportOptions } from './container/export.ts'
 export type {
   DeviceOption,
   IoLimit,
@@ -22,24 +24,29 @@ export type { Process, ProcessPromise } from './container/process.ts'
 export type { Cause, Isolation, Result, Timing, Usage } from './container/result.ts'
 export type { Image } from './container/run.ts'
 export type { Output } from './container/stdio.ts'
-export type { Duration, Size } from './container/units.ts'
+export type { Duration } from './container/units.ts'
 export { login, logout } from './image/accounts.ts'
 export type { Account } from './image/accounts.ts'
 export type { ImageCollection } from './image/collection.ts'
 export type {
+  Fault,
   HistoryEntry,
   ImageInfo,
   ImportOptions,
+  PruneOptions,
   Removed,
   SaveImageOptions,
   StoreUsage,
   TransferOptions,
+  VerifiedImage,
+  VerifyOptions,
 } from './image/info.ts'
 export type { Followed } from './image/followed.ts'
 export type { LoadProgress } from './image/load.ts'
 export type { PullProgress } from './image/pull.ts'
 export type { PushProgress } from './image/push.ts'
 export type { ArchiveFormat } from './image/save.ts'
+export type { Size } from './state/sizes.ts'
 export { CaissonError } from './errors.ts'
 export type { ErrorCode, ErrorDetails } from './errors.ts'
 

@@ -62,6 +62,11 @@ export function native(): Loaded {
   throw new CaissonError('ERR_UNSUPPORTED_PLATFORM', `no addon for ${triple}: ${advice}`, { cause: why })
 }
 
+/** The addon, if somebody needed it. */
+export function loadedAddon(): Native | undefined {
+  return loaded?.addon
+}
+
 function isMissing(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND'
 }

@@ -11,7 +11,7 @@ function engineAt(root: string | undefined): Engine {
 }
 
 /** Aborted by ^C: then nothing of it stays. */
-function interrupted(name: string): AbortSignal {
+export function interrupted(name: string): AbortSignal {
   const over = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))

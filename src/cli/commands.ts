@@ -9,6 +9,11 @@ export interface CommandRow {
 
 export const commands: readonly CommandRow[] = [
   {
+    name: 'commit',
+    summary: "Create a new image from a container's changes",
+    act: async (words, root) => (await import('./commit.ts')).commit(words, root),
+  },
+  {
     name: 'doctor',
     summary: 'Show whether containers run here, and what would mend what they lack',
     act: async (words, root) => (await import('./doctor.ts')).doctor(words, root),
@@ -17,6 +22,11 @@ export const commands: readonly CommandRow[] = [
     name: 'exec',
     summary: 'Execute a command in a running container',
     act: async (words, root) => (await import('./exec.ts')).exec(words, root),
+  },
+  {
+    name: 'export',
+    summary: "Export a container's filesystem as a tar archive",
+    act: async (words, root) => (await import('./commit.ts')).exportRootfs(words, root),
   },
   {
     name: 'history',

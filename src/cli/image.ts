@@ -1,8 +1,9 @@
 /** `caisson image`, `rmi`, `tag`, `history`: one image, and what becomes of it. */
 import { CaissonError, Engine } from '../index.ts'
+import type { VerifiedImage } from '../index.ts'
 import { importRootfs, load, save } from './archive.ts'
 import { fail } from './fail.ts'
-import { factsFlags, historyFlags, pruneFlags, rmiFlags } from './flags/images.ts'
+import { factsFlags, historyFlags, pruneFlags, rmiFlags, verifyFlags } from './flags/images.ts'
 import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
 import { common } from './flags/containers.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
@@ -162,11 +163,55 @@ async function prune(words: readonly string[], root: string | undefined): Promis
   if (more !== undefined) throw new WordError('"caisson image prune" accepts no arguments')
   const what = draft.all ? 'all images that no running container uses' : 'all dangling images'
   if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}.`))) return 0
-  const { untagged, deleted, reclaimed } = await engineAt(draft.root ?? root).images.prune(draft)
+  const { all, blobs, keepStorage } = draft
+  const { untagged, deleted, reclaimed } = await engineAt(draft.root ?? root).images.prune({
+    all,
+    blobs,
+    ...(keepStorage !== undefined && { keepStorage }),
+  })
   process.stdout.write(untagged.map((name) => `untagged: ${name}\n`).join(''))
   process.stdout.write(deleted.map((id) => `deleted: ${id}\n`).join(''))
   process.stdout.write(`Total reclaimed space: ${bytes(reclaimed)}\n`)
   return 0
+}
+
+/** Verifies images, and answers the exit code: 1 where something is damaged or missing. */
+async function verify(words: readonly string[], root: string | undefined): Promise<number> {
+  const draft: FactsDraft = { help: false }
+  const refs = parseAnywhere(verifyFlags, words, draft)
+  if (draft.help) {
+    const summary = 'Check images against their digests, all without IMAGE; a pull mends what is found.'
+    process.stdout.write(helpText('caisson image verify [OPTIONS] [IMAGE...]', summary, verifyFlags))
+    return 0
+  }
+  const over = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => over.abort(new WordError(`verify was ended by ${signal}`)))
+  const { format: form } = draft
+  const found = await engineAt(draft.root ?? root).images.verify(refs, {
+    signal: over.signal,
+    onProgress: (one) =>
+      void process.stdout.write(form === undefined ? verified(one) : format({ ...one }, form)),
+  })
+  return found.every(({ isWhole }) => isWhole) ? 0 : 1
+}
+
+/** A line for the image, and one for each fault. */
+function verified({ digest, names, isWhole, faults }: VerifiedImage): string {
+  const name = names.length === 0 ? `<none>@${digest}` : names.join(', ')
+  const lines = faults.map(({ part, layer, digest: of, state, message, left }) => {
+    const where = layer === undefined ? `${part} ${of}` : `layer ${layer + 1} ${of}: ${part}`
+    // Names of files are whatever a layer says, or who damaged it.
+    const said = message.replaceAll(/\p{Cc}/gu, ' ')
+    const next =
+      left !== undefined
+        ? `; it was left: ${left}`
+        : state === 'unverifiable'
+          ? ''
+          : '; the next pull brings it'
+    return `  ${where}: ${state}: ${said}${next}\n`
+  })
+  return `${name}: ${isWhole ? 'ok' : 'damaged'}\n${lines.join('')}`
 }
 
 type Act = (words: readonly string[], root: string | undefined) => Promise<number>
@@ -185,6 +230,7 @@ const acts: Readonly<Record<string, Act>> = {
   rm: rmi,
   save,
   tag,
+  verify,
 }
 
 /** `caisson image COMMAND`. */

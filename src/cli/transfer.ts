@@ -35,7 +35,12 @@ function asked(
   const over = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
-  return { reference, draft, engine: new Engine(at === undefined ? {} : { root: at }), signal: over.signal }
+  const { storeLimit } = draft
+  const engine = new Engine({
+    ...(at !== undefined && { root: at }),
+    ...(storeLimit !== undefined && { storeLimit }),
+  })
+  return { reference, draft, engine, signal: over.signal }
 }
 
 /** Pulls, and answers the exit code. */

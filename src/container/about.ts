@@ -1,5 +1,7 @@
 /** What a container's owner says of it to other programs of the same user, by the shim. */
+import type { OwnConfig } from '../image/commit.ts'
 import type { Host } from './exec.ts'
+import type { Origin } from './commit.ts'
 import type { RunOptions } from './options.ts'
 import type { Spec } from './spec.ts'
 
@@ -16,6 +18,10 @@ export interface About {
   stopTimeout?: RunOptions['stopTimeout']
   name?: string
   labels?: Record<string, string>
+  /** Of its image's manifest; none: it is of a root file system. */
+  digest?: string
+  /** What it was started with, which an image of it remembers; left out as `host` is, and before it. */
+  own?: OwnConfig
   /** What a command in it is composed of; left out where that is more than a message has room for. */
   host?: Pick<Host, 'spec' | 'options'>
 }
@@ -36,7 +42,12 @@ function shortened(words: readonly string[]): readonly string[] {
 /** As text for the shim. */
 export function aboutOf(
   image: string | { rootfs: string },
-  { hostname, stopSignal, options }: { hostname: string; stopSignal: number; options: RunOptions },
+  {
+    hostname,
+    stopSignal,
+    options,
+    origin: { digest, own },
+  }: { hostname: string; stopSignal: number; options: RunOptions; origin: Origin },
   { ociVersion, process, root }: Spec,
 ): string {
   const { name, labels, seccomp, groups, env, stopTimeout } = options
@@ -49,6 +60,7 @@ export function aboutOf(
     ...(stopTimeout !== undefined && { stopTimeout }),
     ...(name !== undefined && { name }),
     ...(labels !== undefined && { labels }),
+    ...(digest !== undefined && { digest }),
   }
   const host: About['host'] = {
     spec: { ociVersion, process: { ...process, args: [] }, root },
@@ -61,9 +73,9 @@ export function aboutOf(
       ...(env !== undefined && 'HOSTNAME' in env && { env: { HOSTNAME: env.HOSTNAME } }),
     },
   }
-  const whole = JSON.stringify({ ...about, host })
   const fits = (text: string): boolean => text.length <= most && Buffer.byteLength(text) <= most
+  const whole = JSON.stringify({ ...about, host, ...(own !== undefined && { own }) })
   if (fits(whole)) return whole
-  const less = JSON.stringify(about)
-  return fits(less) ? less : JSON.stringify({ ...about, labels: {} })
+  const ways = [{ ...about, host }, about].map((way) => JSON.stringify(way))
+  return ways.find(fits) ?? JSON.stringify({ ...about, labels: {} })
 }

@@ -1,10 +1,14 @@
 /** A running container that ends with the block, or the program, that holds it. */
 import type { Socket } from 'node:net'
+import type { Writable } from 'node:stream'
+import type { ImageInfo } from '../image/info.ts'
 import { CaissonError } from '../errors.ts'
+import type { CommitImage, CommitOptions } from './commit.ts'
 import { agentOf, connectTo } from './dial.ts'
 import type { ContainerAgent, ListeningOptions } from './dial.ts'
 import { exec } from './exec.ts'
 import type { ExecOptions, Host } from './exec.ts'
+import type { ExportOptions } from './export.ts'
 import { later, milliseconds } from './units.ts'
 import type { Duration } from './units.ts'
 import { settled } from './process.ts'
@@ -55,6 +59,19 @@ export interface Container {
    */
   listening(port: number, options?: ListeningOptions): Promise<void>
   /**
+   * Makes an image of it: its own image, and what was changed in its root file system as one layer on top. It is paused
+   * meanwhile, if it has a cgroup of its own; what is mounted in it is left out. Its config is docker's: the image's, with
+   * what the container was started with, and `changes`. Rejects with ERR_NOT_RUNNING once it has ended, with
+   * ERR_UNSUPPORTED for a container of `{ rootfs }`.
+   */
+  commit(options?: CommitOptions): Promise<ImageInfo>
+  /**
+   * Writes its root file system, without what is mounted in it, as a tar archive for `import`: to a file, written aside and
+   * renamed, or to a stream, which is ended. It is not paused: a file that shrinks while it is read is filled with zeros.
+   * Rejects with ERR_NOT_RUNNING once it has ended.
+   */
+  export(target: string | Writable, options?: ExportOptions): Promise<void>
+  /**
    * For `http.request` and clients that take an agent, and as `dispatcher` for Node's `fetch`: connects to the port of the
    * URL, inside; its host is not looked at. http alone.
    */
@@ -69,7 +86,12 @@ export interface Container {
 const patience = 10_000
 
 /** Gives the container once its command runs. */
-export async function container(shim: ShimConnection, live: Run, main: ProcessPromise): Promise<Container> {
+export async function container(
+  shim: ShimConnection,
+  live: Run,
+  main: ProcessPromise,
+  put: CommitImage,
+): Promise<Container> {
   // Who only holds the container hears of a loss by wait or stop.
   main.catch(() => {})
   await settled(live.started)
@@ -103,6 +125,8 @@ export async function container(shim: ShimConnection, live: Run, main: ProcessPr
     dial,
     listening: async (port, options) => live.listening(port, options),
     agent: () => agentOf(dial),
+    commit: async (options) => live.commit(put, options),
+    export: async (target, options) => live.export(target, options),
     wait: async () => main,
     stats: async () => main.stats(),
     async [Symbol.asyncDispose]() {

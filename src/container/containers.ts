@@ -4,9 +4,12 @@ import { CaissonError } from '../errors.ts'
 import { toError } from '../native.ts'
 import type { ShimEvent } from '../native.ts'
 import type { About } from './about.ts'
+import { commitOver } from './commit.ts'
+import type { CommitImage } from './commit.ts'
 import type { Container, StopOptions } from './container.ts'
 import { agentOf, connectTo, dialInto, listeningIn } from './dial.ts'
 import { exec } from './exec.ts'
+import { exportOver } from './export.ts'
 import { statsOver } from './figures.ts'
 import type { ExecOptions, Host } from './exec.ts'
 import { PeerConnection, shimPaths } from './peer.ts'
@@ -39,7 +42,7 @@ export interface ContainerInfo {
 /** A container that runs, whoever started it. It is let go by {@link RunningContainer.close}, and lives on. */
 export interface RunningContainer extends Pick<
   Container,
-  'exec' | 'dial' | 'listening' | 'agent' | 'stats' | 'id' | 'name'
+  'exec' | 'dial' | 'listening' | 'agent' | 'stats' | 'commit' | 'export' | 'id' | 'name'
 > {
   readonly info: ContainerInfo
   /** Sends a signal to its main process; SIGKILL ends it. Default SIGKILL. */
@@ -121,7 +124,11 @@ function pick(ref: string, known: readonly Found[]): Found {
   return match
 }
 
-function running(peer: PeerConnection, { container, about, info }: Found): RunningContainer {
+function running(
+  peer: PeerConnection,
+  { container, about, info }: Found,
+  put: CommitImage,
+): RunningContainer {
   const state = { isOver: false, isClosed: false }
   const host = (): Host => {
     if (about.host !== undefined)
@@ -174,6 +181,15 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
       return listeningIn(peer, container, port, options)
     },
     agent: () => agentOf(dial),
+    commit: async (options) => {
+      if (state.isOver) throw ended(info.id)
+      const { digest, own, command } = about
+      return commitOver(peer, container, { digest, own, command }, put, options)
+    },
+    export: async (target, options) => {
+      if (state.isOver) throw ended(info.id)
+      return exportOver(peer, container, target, options)
+    },
     stats: async () => statsOver(peer, container, () => ended(info.id)),
     close,
     async [Symbol.asyncDispose]() {
@@ -185,9 +201,12 @@ function running(peer: PeerConnection, { container, about, info }: Found): Runni
 /** Containers of an engine's roots, whichever program started them. */
 export class Containers {
   readonly #run: string
+  readonly #put: CommitImage
 
-  constructor(run: string) {
+  /** `put` makes an image of one. */
+  constructor(run: string, put: CommitImage) {
     this.#run = run
+    this.#put = put
   }
 
   /** Those that run, the newest first. */
@@ -204,6 +223,6 @@ export class Containers {
     const match = pick(ref, await all(this.#run))
     const peer = await PeerConnection.open(match.path)
     if (peer === undefined) throw ended(match.info.id)
-    return running(peer, match)
+    return running(peer, match, this.#put)
   }
 }

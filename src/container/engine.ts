@@ -8,7 +8,10 @@ import type { PullProgress } from '../image/pull.ts'
 import { native } from '../native.ts'
 import { roots } from '../state/roots.ts'
 import type { Roots } from '../state/roots.ts'
+import { limit } from '../state/sizes.ts'
+import type { Size } from '../state/sizes.ts'
 import { rejected } from './begin.ts'
+import type { CommitImage } from './commit.ts'
 import type { Container } from './container.ts'
 import { Containers } from './containers.ts'
 import { examine } from './doctor.ts'
@@ -30,6 +33,12 @@ export interface EngineOptions {
   runRoot?: string
   /** The cgroup below which containers' groups are made, an absolute path. Default: `caisson` at the top. */
   cgroupParent?: string
+  /**
+   * The most that images may take, bytes or docker's `'20g'`. After a pull, a load or an import that brought more, images
+   * that were not used for longest go, but none of which a container runs, and not while another pull is at work. Default:
+   * CAISSON_STORE_LIMIT, else no limit.
+   */
+  storeLimit?: Size
 }
 
 /** Options of a run whose output is wanted as bytes. */
@@ -48,18 +57,25 @@ export class Engine {
   constructor(given: EngineOptions = {}) {
     const options = bare(given)
     for (const [name, value] of Object.entries(options)) {
+      if (name === 'storeLimit') continue
       if (!['root', 'runRoot', 'cgroupParent'].includes(name)) throw refuse(name, 'unknown option')
       if (value !== undefined && typeof value !== 'string') throw refuse(name, 'is no path')
     }
     this.roots = roots(options)
-    this.containers = new Containers(this.roots.run)
     this.#shim = new ShimConnection(this.roots, options.cgroupParent)
     this.#images = new Images(
       this.roots.data,
       (layer, signal, wanted) => unpackLayer(this.#shim, layer, signal, wanted),
       (source, directory, signal, layer = false) => readArchive(this.#shim, source, directory, signal, layer),
     )
-    this.images = new ImageCollection(this.roots.data, this.#images, () => sweep(this.#shim))
+    this.containers = new Containers(this.roots.run, this.#commit)
+    const most = options.storeLimit ?? process.env.CAISSON_STORE_LIMIT
+    this.images = new ImageCollection(
+      this.roots.data,
+      this.#images,
+      () => sweep(this.#shim),
+      most === undefined || most === '' ? undefined : limit('storeLimit', most),
+    )
   }
 
   /** The executable that shims are made of. */
@@ -127,6 +143,9 @@ export class Engine {
     await this.close()
   }
 
+  readonly #commit: CommitImage = async (container, pack, as, signal) =>
+    this.images.get(await this.#images.commit(container, pack, as, signal))
+
   get #context(): Parameters<typeof run>[0] {
     return {
       roots: this.roots,
@@ -136,13 +155,14 @@ export class Engine {
         return found && resolved(found)
       },
       prepare: async (image, options) => resolved(await this.#images.prepare(image, options)),
+      commit: this.#commit,
     }
   }
 }
 
-function resolved({ lowers, layer, config }: ReadyImage): Resolved {
+function resolved({ digest, lowers, layer, config }: ReadyImage): Resolved {
   const layers = [{ target: '/', lowers }]
-  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, layer, config }
+  return { root: { layers, extras: { mounts: [], maskedPaths: [] } }, layer, config, digest }
 }
 
 function isList(value: unknown): value is readonly string[] {

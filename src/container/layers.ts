@@ -1,9 +1,9 @@
 /** Layers of images by the shim: it unpacks them in a process of its own. */
 import { toError } from '../native.ts'
-import type { Failure } from '../native.ts'
 import type { LayerRequest } from '../image/layers.ts'
+import { ask } from './ask.ts'
 import { failureOf } from './shim.ts'
-import type { NativeShim, ShimConnection } from './shim.ts'
+import type { ShimConnection } from './shim.ts'
 
 /** Has a layer put into the store; settles once it is there, or once nothing of it is left. */
 export function unpackLayer(
@@ -58,33 +58,4 @@ export function readArchive(
 export function sweep(connection: ShimConnection): Promise<void> {
   const token = connection.token()
   return ask(connection, token, (shim) => shim.sweep(token))
-}
-
-/** Asks for what has one answer. An abort ends it; then the answer is its failure. */
-function ask(
-  connection: ShimConnection,
-  token: number,
-  question: (shim: NativeShim) => Failure | null,
-  signal?: AbortSignal,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const listening = connection.get(token, (event) => {
-      listening.forget()
-      signal?.removeEventListener('abort', cancel)
-      if (event instanceof Error) reject(event)
-      else if (event.kind === 'failed') reject(failureOf(event))
-      else resolve()
-    })
-    const cancel = (): void => {
-      listening.shim.cancel(token)
-    }
-    const failure = question(listening.shim)
-    if (failure !== null) {
-      listening.forget()
-      reject(toError(failure))
-      return
-    }
-    signal?.addEventListener('abort', cancel, { once: true })
-    if (signal?.aborted === true) cancel()
-  })
 }

@@ -5,7 +5,7 @@ import { idMap } from '../state/ids.ts'
 import { refuse } from '../errors.ts'
 import { bare } from './options.ts'
 import type { MountOption, RunOptions } from './options.ts'
-import { bytes } from './units.ts'
+import { bytes } from '../state/sizes.ts'
 import { constant } from './constant.ts'
 
 /** An absolute path without `.`, `..` and doubled slashes. */

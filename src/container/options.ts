@@ -4,8 +4,10 @@ import { refuse } from '../errors.ts'
 import type { PullProgress } from '../image/pull.ts'
 import { signalNumber } from './result.ts'
 import { checkShape, kindOf } from './shapes.ts'
-import { bytes, milliseconds } from './units.ts'
-import type { Duration, Size } from './units.ts'
+import { bytes } from '../state/sizes.ts'
+import type { Size } from '../state/sizes.ts'
+import { milliseconds } from './units.ts'
+import type { Duration } from './units.ts'
 
 /** One of stdin, stdout, stderr: Node's words, a descriptor that goes to the payload itself, or a stream. */
 export type StdioOption = 'pipe' | 'inherit' | 'ignore' | number | Readable | Writable | Uint8Array

@@ -2,12 +2,17 @@
 import { existsSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { Writable } from 'node:stream'
+import type { ImageInfo } from '../image/info.ts'
 import type { NativeEnd, ShimEvent } from '../native.ts'
 import { CaissonError, refuse } from '../errors.ts'
 import type { Attached, Capture } from './attached.ts'
 import type { ImageConfig } from '../image/config.ts'
 import { native, toError } from '../native.ts'
 import type { Native } from '../native.ts'
+import { commitOver } from './commit.ts'
+import type { CommitImage, CommitOptions, Origin } from './commit.ts'
+import { exportOver } from './export.ts'
+import type { ExportOptions } from './export.ts'
 import type { RunOptions, Times } from './options.ts'
 import { causeOf, isolationOf, now, signalName, signalNumber, timingOf, usageOf } from './result.ts'
 import type { Cause, Isolation, Moments, Result } from './result.ts'
@@ -84,6 +89,8 @@ export class Run {
   #cancel: AbortController | undefined
   /** What the image says. */
   image: ImageConfig = {}
+  /** Of what it was made, for an image of it. */
+  origin: Origin = { digest: undefined, own: undefined, command: [] }
   /** What was composed of it and the options. */
   spec: Spec | undefined
   /** Where a terminal's master will come from. */
@@ -245,6 +252,20 @@ export class Run {
     await settled(this.started)
     if (this.#over) throw ended(this.id)
     return listeningIn(this.#connection, this.token, port, options)
+  }
+
+  /** Makes an image of the container. */
+  async commit(put: CommitImage, options?: CommitOptions): Promise<ImageInfo> {
+    await settled(this.started)
+    if (this.#over) throw ended(this.id)
+    return commitOver(this.#connection, this.token, this.origin, put, options)
+  }
+
+  /** Writes the container's root file system. */
+  async export(target: string | Writable, options?: ExportOptions): Promise<void> {
+    await settled(this.started)
+    if (this.#over) throw ended(this.id)
+    return exportOver(this.#connection, this.token, target, options)
   }
 
   #send(signal: number): void {

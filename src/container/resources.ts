@@ -3,8 +3,8 @@ import { availableParallelism, cpus as processors } from 'node:os'
 import { device } from './devices.ts'
 import { refuse } from '../errors.ts'
 import type { RunOptions } from './options.ts'
-import { bytes } from './units.ts'
-import type { Size } from './units.ts'
+import { bytes } from '../state/sizes.ts'
+import type { Size } from '../state/sizes.ts'
 
 const leastMemory = 6 << 20
 const period = 100_000

@@ -6,6 +6,8 @@ import type { ImageOptions } from '../image/images.ts'
 import { native, toError } from '../native.ts'
 import { idMap } from '../state/ids.ts'
 import type { Roots } from '../state/roots.ts'
+import { ownConfig } from './commit.ts'
+import type { CommitImage } from './commit.ts'
 import { container } from './container.ts'
 import type { Container } from './container.ts'
 import { hosts } from './defaults.ts'
@@ -33,6 +35,8 @@ export interface Resolved {
   /** What of the store is held while it runs: the chain id of the topmost layer. */
   layer?: string | undefined
   config: ImageConfig
+  /** Of the image's manifest; none: it is no image. */
+  digest?: string | undefined
 }
 
 /** What a run needs of its engine. */
@@ -43,6 +47,8 @@ export interface RunContext {
   find(image: string): Resolved | undefined
   /** Makes an image ready. */
   prepare(image: string, options: ImageOptions): Promise<Resolved>
+  /** Makes an image of a container. */
+  commit: CommitImage
 }
 
 let bounding: bigint | undefined
@@ -143,7 +149,7 @@ export async function start(
   const quiet = { stdio: ['ignore', 'pipe', 'pipe'] as const }
   const wanted = options.stdio === undefined && options.tty !== true && options.input === undefined
   const { live, process } = launch(context, image, command, wanted ? { ...options, ...quiet } : options)
-  return container(context.shim, live, process as ProcessPromise)
+  return container(context.shim, live, process as ProcessPromise, context.commit)
 }
 
 /** The whole way to the launch message; in the caller's own tick, if no image has to be made ready. */
@@ -191,6 +197,11 @@ function sendLaunch(
   bounding ??= BigInt(`0x${native().addon.boundingSet()}`)
   const spec = compose(command, options, resolved.config, resolved.root.extras, bounding)
   live.spec = spec
+  live.origin = {
+    digest: resolved.digest,
+    own: ownConfig(command, options),
+    command: spec.process.args,
+  }
   const plan = planOf(spec, options)
   const message = {
     token: live.token,

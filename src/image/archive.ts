@@ -21,9 +21,9 @@ import { fullName, parseName } from './reference.ts'
 import { head } from './spool.ts'
 import type { Spool, SpooledFile } from './spool.ts'
 
-/** A layer, and where its blob lies. */
+/** A layer, and where its blob lies; without a file it is in the store. */
 export interface ArchivedLayer extends Descriptor {
-  file: SpooledFile
+  file: SpooledFile | undefined
 }
 
 /** An image of an archive. */

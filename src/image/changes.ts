@@ -1,4 +1,5 @@
-/** Changes to an image's config in a Dockerfile's words, as `import --change` takes them. */
+/** Changes to an image's config in a Dockerfile's words, as `import --change` and `commit --change` take them. */
+import { resolve } from 'node:path/posix'
 import { refuse } from '../errors.ts'
 
 /** The `config` of an image's config, as far as it can be changed. */
@@ -12,6 +13,7 @@ export interface ChangedConfig {
   ExposedPorts?: Record<string, object>
   Volumes?: Record<string, object>
   StopSignal?: string
+  OnBuild?: string[]
 }
 
 function wrong(line: string, message: string): never {
@@ -96,7 +98,7 @@ const makers: Readonly<Record<string, (config: ChangedConfig, text: string, line
     }
   },
   USER: (config, text) => void (config.User = text),
-  WORKDIR: (config, text) => void (config.WorkingDir = text),
+  WORKDIR: (config, text) => void (config.WorkingDir = resolve('/', config.WorkingDir ?? '', text)),
   LABEL: (config, text, line) =>
     void (config.Labels = { ...config.Labels, ...Object.fromEntries(pairs(text, line)) }),
   EXPOSE: (config, text, line) =>
@@ -106,20 +108,29 @@ const makers: Readonly<Record<string, (config: ChangedConfig, text: string, line
     config.Volumes = { ...config.Volumes, ...Object.fromEntries(paths.map((path) => [path, {}])) }
   },
   STOPSIGNAL: (config, text) => void (config.StopSignal = text),
+  ONBUILD: (config, text, line) => {
+    const [word = ''] = text.split(/\s/, 1)
+    if (/^(onbuild|from|maintainer)$/i.test(word)) wrong(line, `${word.toUpperCase()} is no trigger`)
+    config.OnBuild = [...(config.OnBuild ?? []), text]
+  },
 }
 
 /**
- * The config that changes make, in their order.
+ * The config that changes make of another, in their order.
  * @throws CaissonError ERR_INVALID_OPTION for what is no change.
  */
-export function changed(lines: readonly string[]): ChangedConfig {
-  const config: ChangedConfig = {}
+export function changed(lines: readonly string[], before: ChangedConfig = {}): ChangedConfig {
+  const config = { ...before }
+  let ownCommand = false
   for (const line of lines) {
     const [, word = '', text = ''] = /^\s*(\S+)(?:\s+([^]*))?$/.exec(line) ?? []
     const maker = Object.hasOwn(makers, word.toUpperCase()) ? makers[word.toUpperCase()] : undefined
     if (maker === undefined) wrong(line, `is none of ${Object.keys(makers).join(', ')}`)
     if (text.trim() === '') wrong(line, `${word.toUpperCase()} requires an argument`)
     maker(config, text.trim(), line)
+    // As in a Dockerfile: the command of before does not belong to another entrypoint.
+    ownCommand ||= word.toUpperCase() === 'CMD'
+    if (word.toUpperCase() === 'ENTRYPOINT' && !ownCommand) delete config.Cmd
   }
   return config
 }

@@ -3,12 +3,14 @@
  * lock that pulls share, and holds the topmost layer of what it takes, as containers do; what it takes is renamed at once
  * and removed later, so that a crash leaves a whole image or none.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { CaissonError } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
-import type { Content } from './content.ts'
+import type { Content, Entry } from './content.ts'
 import { mostManifestBytes, parseManifest } from './manifest.ts'
+import type { Index, Manifest } from './manifest.ts'
 import { identify } from './layout.ts'
 import type { Facts, ImageStore } from './store.ts'
 
@@ -40,6 +42,8 @@ class Collector {
   readonly #facts = new Set<string>()
   readonly #blobs = new Set<string>()
   readonly #locks: Lock[] = []
+  /** Whether a manifest cannot be read: what it needs is not known. */
+  #isDamaged = false
   readonly #done: Collected = { layers: 0, blobs: 0, bytes: 0 }
 
   constructor(root: string, content: Content, store: ImageStore, options: CollectOptions) {
@@ -74,14 +78,25 @@ class Collector {
       this.#mark(this.#store.image(entry.digest))
       this.#blobs.add(entry.digest)
       if (entry.served !== undefined) this.#blobs.add(entry.served)
-      const what = `manifest ${entry.digest}`
-      const bytes = this.#content.layout.blob(entry, mostManifestBytes, what)
-      const document = parseManifest(bytes, what, entry.mediaType)
-      if (document.kind !== 'manifest') continue
+      const document = this.#document(entry)
+      if (document?.kind !== 'manifest') continue
       this.#blobs.add(document.config.digest)
       const unpacked = this.#store.image(entry.digest)
       if (this.#options.blobs === true && unpacked !== undefined && this.#store.has(unpacked)) continue
       for (const { digest } of document.layers) this.#blobs.add(digest)
+    }
+  }
+
+  /** One that is damaged comes again by a pull, and what it needs is kept until then. */
+  #document(entry: Entry): Index | Manifest | undefined {
+    const what = `manifest ${entry.digest}`
+    try {
+      const bytes = this.#content.layout.blob(entry, mostManifestBytes, what)
+      return parseManifest(bytes, what, entry.mediaType)
+    } catch (error) {
+      if (!(error instanceof CaissonError)) throw error
+      this.#isDamaged = true
+      return undefined
     }
   }
 
@@ -121,24 +136,35 @@ class Collector {
 
   #sweepLayers(): void {
     const layers = join(this.#root, 'layers')
-    const trash = join(this.#root, 'trash')
     for (const chain of existsSync(layers) ? readdirSync(layers) : []) {
       if (chain === 'empty' || this.#chains.has(chain)) continue
       this.#done.bytes += this.#store.layer(chain)?.bytes ?? 0
       this.#done.layers += 1
-      mkdirSync(trash, { recursive: true, mode: 0o700 })
-      renameSync(join(layers, chain), join(trash, `${chain}-${process.pid}-${Date.now()}`))
+      this.#store.discard(chain)
     }
   }
 
   #sweepBlobs(): void {
+    if (this.#isDamaged) return
     for (const { digest, size, path } of this.#content.blobs()) {
       if (this.#blobs.has(digest)) continue
       rmSync(path, { force: true })
       this.#done.blobs += 1
       this.#done.bytes += size
     }
+    const kept = new Set(this.#content.blobs().map(({ digest }) => digest))
+    for (const { path, digest } of this.#store.pairs()) if (!kept.has(digest)) rmSync(path, { force: true })
   }
+}
+
+/** Collects, for who has the lock of {@link Content.collect}. */
+export function collectHeld(
+  root: string,
+  content: Content,
+  store: ImageStore,
+  options: CollectOptions,
+): Collected {
+  return new Collector(root, content, store, options).run()
 }
 
 /**
@@ -158,7 +184,7 @@ export function collect(
   }
   try {
     content.unnote(postponed)
-    return new Collector(root, content, store, options).run()
+    return collectHeld(root, content, store, options)
   } finally {
     lock.release()
   }

@@ -1,16 +1,20 @@
 /** The images of an engine: what has which name, what it is, and how it goes. */
 import type { Readable, Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
+import { limit } from '../state/sizes.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
-import { field, parse, text } from './document.ts'
+import { field, text } from './document.ts'
 import type { Fields } from './document.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
-import { mostConfigBytes, showPlatform } from './manifest.ts'
+import { showPlatform } from './manifest.ts'
+import { readImage, readImages } from './known.ts'
+import type { Known } from './known.ts'
 import type { Manifest } from './manifest.ts'
+import type { PruneContext } from './prune.ts'
 import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
 import type { PushProgress } from './push.ts'
@@ -19,20 +23,16 @@ import type {
   HistoryEntry,
   ImageInfo,
   ImportOptions,
+  PruneOptions,
   Removed,
   SaveImageOptions,
   StoreUsage,
   TransferOptions,
+  VerifiedImage,
+  VerifyOptions,
 } from './info.ts'
 import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
-
-/** One image and all names of it. */
-interface Known {
-  entries: Entry[]
-  manifest: Manifest
-  config: Fields
-}
 
 const never = new AbortController().signal
 
@@ -47,9 +47,12 @@ export class ImageCollection {
   readonly #root: string
   readonly #images: Images
   readonly #sweep: () => Promise<void>
+  readonly #limit: number | undefined
 
-  /** `sweep` has removed what was thrown away. */
-  constructor(root: string, images: Images, sweep: () => Promise<void>) {
+  /** `sweep` has removed what was thrown away. With `most` the store is kept within so many bytes. */
+  constructor(root: string, images: Images, sweep: () => Promise<void>, most?: number) {
+    this.#limit = most
+    images.whenGrown((held) => this.#settle(held))
     this.#root = root
     this.#images = images
     this.#sweep = sweep
@@ -65,9 +68,29 @@ export class ImageCollection {
 
   /** All images, the newest first. */
   async list(): Promise<ImageInfo[]> {
-    return this.#known()
-      .map((known) => this.#info(known))
-      .toSorted((one, other) => Number(other.created ?? 0) - Number(one.created ?? 0))
+    const { known, damaged } = readImages(this.#content)
+    return [...known.map((one) => this.#info(one)), ...this.#unreadable(damaged)].toSorted(
+      (one, other) => Number(other.created ?? 0) - Number(one.created ?? 0),
+    )
+  }
+
+  /** Of images whose documents are damaged: what is known without these. */
+  #unreadable(entries: readonly Entry[]): ImageInfo[] {
+    return [...new Set(entries.map(({ digest }) => digest))].map((digest) => {
+      const same = entries.filter((entry) => entry.digest === digest)
+      const { id = digest, chains = [] } = this.#store.image(digest) ?? {}
+      const platform = same.find((entry) => entry.platform !== undefined)?.platform
+      return {
+        id,
+        digest,
+        names: same.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
+        repoDigests: [],
+        created: undefined,
+        size: chains.reduce((sum, chain) => sum + (this.#store.layer(chain)?.bytes ?? 0), 0),
+        platform: platform === undefined ? '' : showPlatform(platform),
+        labels: {},
+      }
+    })
   }
 
   /**
@@ -110,7 +133,9 @@ export class ImageCollection {
     const [entry] = this.#find(source).entries
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
-    if (entry !== undefined) await this.#content.name({ ...entry, name: fullName(name), served: undefined })
+    if (entry === undefined) return
+    await this.#content.name({ ...entry, name: fullName(name), served: undefined })
+    this.#store.touch(entry.digest)
   }
 
   /**
@@ -125,7 +150,6 @@ export class ImageCollection {
         tell(progress)
       }
       const facts = await this.#images.pull(reference, { signal, platform, report })
-      if (isPostponed(this.#root)) await this.#collect({})
       return this.get(facts.id)
     })
   }
@@ -138,8 +162,9 @@ export class ImageCollection {
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
     const { signal = never, platform, onProgress: report } = options
     const ids = await this.#images.load(source, { signal, platform, report })
-    if (isPostponed(this.#root)) await this.#collect({})
-    return Promise.all(ids.map((id) => this.get(id)))
+    const loaded = await Promise.all(ids.map((id) => this.get(id)))
+    await this.#settle(loaded.map(({ digest }) => digest))
+    return loaded
   }
 
   /**
@@ -151,7 +176,9 @@ export class ImageCollection {
     const name = reference === undefined ? undefined : parseName(reference)
     if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
     const as = { name: name && fullName(name), changes, message }
-    return this.get(await this.#images.import(source, as, { signal, platform }))
+    const imported = await this.get(await this.#images.import(source, as, { signal, platform }))
+    await this.#settle([imported.digest])
+    return imported
   }
 
   /**
@@ -199,10 +226,14 @@ export class ImageCollection {
    * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
    */
   async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
+    const byName = this.#named(reference)
+    const damaged = readImages(this.#content).damaged.find(
+      ({ name }) => name !== undefined && name === byName,
+    )
+    if (damaged !== undefined) return this.#forget(damaged)
     const known = this.#find(reference)
     const names = known.entries.flatMap(({ name }) => (name === undefined ? [] : [name]))
     const id = known.manifest.config.digest
-    const byName = this.#named(reference)
     const taken = byName === undefined ? names : [byName]
     const short = id.slice('sha256:'.length, 'sha256:'.length + 12)
     if (byName === undefined && new Set(names).size > 1 && !force) {
@@ -224,37 +255,67 @@ export class ImageCollection {
     return { untagged: taken.map(showName), deleted: last ? [id] : [] }
   }
 
+  /** Takes a name away from an image of which no more is known. */
+  async #forget({ name = '', digest }: Entry): Promise<Removed> {
+    await this.#content.change((entries) => entries.filter((entry) => entry.name !== name))
+    const last = !this.#content.entries().some((entry) => entry.digest === digest)
+    const { id = digest } = this.#store.image(digest) ?? {}
+    if (last) await this.#collect({})
+    return { untagged: [showName(name)], deleted: last ? [id] : [] }
+  }
+
   /**
    * Removes images without a name, or with `all` every image of which no container runs; with `blobs` also the compressed
    * blobs of what is unpacked.
    */
-  async prune(options: { all?: boolean; blobs?: boolean } = {}): Promise<Removed & { reclaimed: number }> {
-    const { all = false, blobs = false } = options
-    const known = this.#known()
-    const gone = known.filter(
-      ({ entries }) =>
-        (all || entries.every(({ name }) => name === undefined)) && !this.#images.isUsed(entries),
-    )
-    // An image that has a name under one manifest needs no other.
-    const spare = known.flatMap(({ entries }) =>
-      entries.some(({ name }) => name !== undefined) ? entries.filter(({ name }) => name === undefined) : [],
-    )
-    const digests = new Set([...gone.flatMap(({ entries }) => entries), ...spare].map(({ digest }) => digest))
-    if (digests.size > 0)
-      await this.#content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
-    const collected = await this.#collect({ blobs, layouts: all })
-    return {
-      untagged: gone.flatMap(({ entries }) =>
-        entries.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
-      ),
-      deleted: gone.map(({ manifest }) => manifest.config.digest),
-      reclaimed: collected.bytes,
-    }
+  async prune(options: PruneOptions = {}): Promise<Removed & { reclaimed: number }> {
+    const { all = false, blobs = false, keepStorage } = options
+    const { prune, shrink } = await import('./prune.ts')
+    if (keepStorage !== undefined && blobs) throw refuse('keepStorage', 'is not for blobs alone')
+    const { untagged, deleted, collected } =
+      keepStorage === undefined
+        ? await prune(this.#pruning, { all, blobs })
+        : await shrink(this.#pruning, limit('keepStorage', keepStorage), { all })
+    if (collected.layers > 0) await this.#sweep()
+    return { untagged, deleted, reclaimed: collected.bytes }
+  }
+
+  /** What grew is brought back within the limit, if there is one; `held` stays. */
+  async #settle(held: readonly string[]): Promise<void> {
+    if (isPostponed(this.#root)) await this.#collect({})
+    if (this.#limit === undefined) return
+    const { shrink } = await import('./prune.ts')
+    const { collected } = await shrink(this.#pruning, this.#limit, { all: true, held: new Set(held) })
+    if (collected.layers > 0) await this.#sweep()
+  }
+
+  get #pruning(): PruneContext {
+    const isUsed: PruneContext['isUsed'] = (entries) => this.#images.isUsed(entries)
+    return { root: this.#root, content: this.#content, store: this.#store, isUsed }
+  }
+
+  /**
+   * Verifies images by their names or ids, all where none is given: documents and blobs against their digests, unpacked
+   * layers against their blobs, entry by entry, for which each is unpacked once more, aside. What is damaged is removed, so
+   * that the next pull gets that, and nothing else, anew; but not what a running container uses.
+   * @throws CaissonError ERR_IMAGE_NOT_FOUND. What is found is no error.
+   */
+  async verify(
+    references: string | readonly string[] = [],
+    options: VerifyOptions = {},
+  ): Promise<VerifiedImage[]> {
+    const { signal = never, onProgress } = options
+    const wanted = typeof references === 'string' ? [references] : references
+    const { verify } = await import('./verify.ts')
+    const verified = await verify(this.#images.context, wanted, signal, onProgress)
+    if (verified.some(({ isWhole }) => !isWhole)) await this.#sweep()
+    if (isPostponed(this.#root)) await this.#collect({})
+    return verified
   }
 
   /** What the store holds. */
   async usage(): Promise<StoreUsage> {
-    const known = this.#known()
+    const known = readImages(this.#content).known
     const layers = this.#store.layers()
     const named = new Set(
       known
@@ -277,28 +338,6 @@ export class ImageCollection {
     return collected ?? { layers: 0, blobs: 0, bytes: 0 }
   }
 
-  /** What is here, by config: an image is one thing whatever its names, and however its layers are compressed. */
-  #known(): Known[] {
-    const known = new Map<string, Known>()
-    const digests = new Map<string, Known>()
-    for (const entry of this.#content.entries()) {
-      const seen = digests.get(entry.digest)
-      const read = seen ?? this.#read(entry)
-      const one = known.get(read.manifest.config.digest) ?? read
-      one.entries.push(entry)
-      known.set(one.manifest.config.digest, one)
-      digests.set(entry.digest, one)
-    }
-    return [...known.values()]
-  }
-
-  #read(entry: Entry): Known {
-    const manifest = this.#content.manifest(entry)
-    const what = `config ${manifest.config.digest}`
-    const config = parse(this.#content.layout.blob(manifest.config, mostConfigBytes, what), what)
-    return { entries: [], manifest, config }
-  }
-
   /** The whole name, if that is what is meant and there is such an image. */
   #named(reference: string): string | undefined {
     if (/^sha256:[a-f0-9]{64}$/.test(reference)) return undefined
@@ -314,14 +353,17 @@ export class ImageCollection {
   #find(reference: string): Known {
     if (reference === '') throw refuse('image', 'is empty')
     const name = this.#named(reference)
-    const known = this.#known()
+    const known = readImages(this.#content).known
     if (name !== undefined) {
       const found = known.find(({ entries }) => entries.some((entry) => entry.name === name))
       const named = found?.entries.find((entry) => entry.name === name)
+      const unread = found === undefined ? this.#content.entry(name) : undefined
+      // Why it cannot be read.
+      if (unread !== undefined) readImage(this.#content, unread)
       // First what was asked for.
       if (found !== undefined && named !== undefined)
         return {
-          ...this.#read(named),
+          ...readImage(this.#content, named),
           entries: [named, ...found.entries.filter((entry) => entry !== named)],
         }
     }

@@ -2,13 +2,23 @@
  * What was pulled, loaded or made: an OCI image layout that other tools read too, `images/` below the data root. Its
  * index says which images have which names; one without a name is dangling. Whoever changes it holds the lock.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
+import { CaissonError } from '../errors.ts'
 import { syncDirectory, writeDurably } from '../state/durable.ts'
 import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
-import { invalid, text } from './document.ts'
+import { field, invalid, text } from './document.ts'
 import { Layout } from './layout.ts'
 import { mostManifestBytes, parseManifest } from './manifest.ts'
 import type { Descriptor, IndexEntry, Manifest, Platform } from './manifest.ts'
@@ -20,6 +30,8 @@ export interface Entry extends Descriptor {
   name: string | undefined
   /** What a registry calls it under this name: its digest, or that of the index which it came from. */
   served: string | undefined
+  /** Whether the blobs of its layers were removed because somebody wanted that: that they are missing is no damage. */
+  pruned?: boolean
 }
 
 const annotations = {
@@ -27,6 +39,7 @@ const annotations = {
   /** containerd's. */
   fullName: 'io.containerd.image.name',
   served: 'dev.caisson.served',
+  pruned: 'dev.caisson.pruned',
 } as const
 
 const blobs = 'blobs/sha256'
@@ -35,13 +48,15 @@ function entryOf(entry: IndexEntry): Entry {
   const { mediaType, digest, size, platform, name } = entry
   const served =
     entry.annotations && text(entry.annotations, annotations.served, 255, 'index.json annotations')
-  return { mediaType, digest, size, platform, name, served }
+  const pruned = entry.annotations !== undefined && field(entry.annotations, annotations.pruned) === 'true'
+  return { mediaType, digest, size, platform, name, served, ...(pruned && { pruned }) }
 }
 
-function written({ mediaType, digest, size, platform, name, served }: Entry): object {
+function written({ mediaType, digest, size, platform, name, served, pruned }: Entry): object {
   const notes = {
     ...(name !== undefined && { [annotations.name]: name, [annotations.fullName]: name }),
     ...(served !== undefined && { [annotations.served]: served }),
+    ...(pruned === true && { [annotations.pruned]: 'true' }),
   }
   return {
     mediaType,
@@ -85,6 +100,29 @@ export class Content {
     return document
   }
 
+  /** A document, if it is here and undamaged. */
+  document(descriptor: Descriptor, most: number): Buffer | undefined {
+    try {
+      return this.layout.blob(descriptor, most, descriptor.digest)
+    } catch (error) {
+      if (error instanceof CaissonError) return undefined
+      throw error
+    }
+  }
+
+  /** Whether all of an image is here, in its size: nothing but its manifest is read. */
+  isWhole(entry: Entry): boolean {
+    const bytes = this.document(entry, mostManifestBytes)
+    if (bytes === undefined) return false
+    const { served, digest, mediaType } = entry
+    if (served !== undefined && served !== digest && !existsSync(this.path(served))) return false
+    const manifest = parseManifest(bytes, `manifest ${digest}`, mediaType)
+    return (
+      manifest.kind === 'manifest' &&
+      [manifest.config, ...manifest.layers].every((blob) => this.has(blob.digest, blob.size))
+    )
+  }
+
   /** Changes the index while nobody else does. */
   async change(change: (entries: Entry[]) => Entry[], signal?: AbortSignal): Promise<void> {
     const held = await this.#lock('lock', 'exclusive', signal)
@@ -122,7 +160,8 @@ export class Content {
   put(digest: string, bytes: Uint8Array): void {
     this.#make()
     const path = this.path(digest)
-    if (this.has(digest, bytes.length)) return
+    // One of the right size may be damaged.
+    if (this.has(digest, bytes.length) && readFileSync(path).equals(bytes)) return
     writeDurably(path, bytes, false)
   }
 
@@ -147,6 +186,11 @@ export class Content {
   /** Whether a blob is there, in its size. */
   has(digest: string, size: number): boolean {
     return statSync(this.path(digest), { throwIfNoEntry: false })?.size === size
+  }
+
+  /** Removes a blob. Who has it open keeps it. */
+  remove(digest: string): void {
+    rmSync(this.path(digest), { force: true })
   }
 
   /** The digests of all blobs, and their sizes. */

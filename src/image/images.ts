@@ -4,9 +4,11 @@ import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
 import { CaissonError } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
+import type { Committed, CommittedAs, PackLayer } from './commit.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
+import type { Entry } from './content.ts'
 import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import type { ImportedAs } from './import.ts'
@@ -21,12 +23,15 @@ import type { LayoutReference } from './reference.ts'
 import type { ReadArchive } from './spool.ts'
 import { ImageStore } from './store.ts'
 import type { Facts } from './store.ts'
+import type { VerifyContext } from './verify.ts'
 
 /** When an image is pulled that a run wants. */
 export type PullPolicy = 'missing' | 'always' | 'never'
 
 /** An image that can be run. */
 export interface Image {
+  /** Of its manifest. */
+  digest: string
   /** The directories to mount, the topmost first. */
   lowers: string[]
   /** The chain id of the topmost; none of an image without layers. */
@@ -62,6 +67,9 @@ interface Flight {
 /** How many layers of a layout are unpacked at a time: it is the processors' work. */
 const parallel = 2
 
+/** An id, as `commit` and `images --no-trunc` print it. */
+const wholeId = /^(?:sha256:)?([a-f0-9]{64})$/
+
 /** The images of one data root. */
 export class Images {
   readonly store: ImageStore
@@ -72,6 +80,7 @@ export class Images {
   /** What this process knows, by layout and tag. */
   readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
   readonly #flights = new Map<string, Flight>()
+  #grown: ((held: readonly string[]) => Promise<void>) | undefined
 
   constructor(dataRoot: string, unpackLayer: UnpackLayer, readArchive: ReadArchive) {
     this.#root = dataRoot
@@ -79,6 +88,11 @@ export class Images {
     this.content = new Content(dataRoot)
     this.#unpackLayer = unpackLayer
     this.#readArchive = readArchive
+  }
+
+  /** After each pull, a run's too, this is called with the digest of the manifest that is to stay. */
+  whenGrown(act: (held: readonly string[]) => Promise<void>): void {
+    this.#grown = act
   }
 
   /** Where an image is looked for: in the layout that it names, else in the one of what was pulled. */
@@ -92,6 +106,7 @@ export class Images {
    * one small file. Undefined for any other.
    */
   find(name: string): Image | undefined {
+    if (wholeId.test(name)) return undefined
     const reference = this.#place(name)
     const index = identify(reference.directory)
     return index && this.#find(reference, index.identity)
@@ -103,6 +118,7 @@ export class Images {
     const same = known?.identity === identity ? known : undefined
     const facts = same?.facts ?? this.store.layout(reference, identity)
     if (facts === undefined || !this.store.has(facts)) return undefined
+    this.store.touch(facts.digest)
     return same?.image ?? this.#keep(reference, identity, facts)
   }
 
@@ -115,6 +131,8 @@ export class Images {
   async prepare(name: string, options: ImageOptions): Promise<Image> {
     const { signal, pull = 'missing' } = options
     signal.throwIfAborted()
+    const known = this.#byId(name)
+    if (known !== undefined) return this.#image(await this.#ready(known, signal))
     const reference = this.#place(name)
     if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? ''))) {
       if (pull === 'never') {
@@ -132,23 +150,62 @@ export class Images {
     // Before the index is read, so that a later change is seen.
     const index = identify(reference.directory)
     const layout = new Layout(reference.directory)
-    const known = layout.manifest(reference.tag, (digest) => {
-      const facts = this.store.image(digest)
-      return facts !== undefined && this.store.has(facts) ? facts : undefined
-    })
+    const found = layout.manifest(reference.tag, (digest) => this.#unpacked(digest))
     const facts =
-      'known' in known
-        ? known.known
+      'known' in found
+        ? found.known
         : await this.#join(
-            known.digest,
-            (ended) => this.#unpack(layout, known.digest, known.manifest, ended),
+            found.digest,
+            (ended) => this.#unpack(layout, found.digest, found.manifest, ended),
             signal,
           )
+    this.store.touch(facts.digest)
     if (index?.settled === true) {
       this.store.rememberLayout(reference, index.identity, facts)
       return this.#keep(reference, index.identity, facts)
     }
     return this.#image(facts)
+  }
+
+  /** What a manifest came to, if all of that is there. */
+  #unpacked(digest: string): Facts | undefined {
+    const facts = this.store.image(digest)
+    return facts !== undefined && this.store.has(facts) ? facts : undefined
+  }
+
+  /**
+   * The image in the content store of this id, `sha256:…` or its digits, or of this beginning of one, if no name is so.
+   * @throws CaissonError ERR_INVALID_OPTION where a beginning means several, ERR_IMAGE_NOT_FOUND for a whole one that is
+   * not here.
+   */
+  #byId(name: string): Entry | undefined {
+    const [, hex] = wholeId.exec(name) ?? /^([a-f0-9]{4,63})$/.exec(name) ?? []
+    if (hex === undefined || (hex.length < 64 && this.content.entry(fullName(parseName(name))) !== undefined))
+      return undefined
+    const found = new Map<string, Entry>()
+    for (const entry of this.content.entries()) {
+      const id = this.store.image(entry.digest)?.id ?? this.content.manifest(entry).config.digest
+      if (id.startsWith(`sha256:${hex}`)) found.set(id, entry)
+    }
+    if (found.size > 1) {
+      const message = `image: multiple IDs found with provided prefix: ${name}`
+      throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'image' })
+    }
+    const [entry] = found.values()
+    if (entry === undefined && hex.length === 64)
+      throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${name}`, {
+        stage: 'resolve',
+        subject: name,
+      })
+    return entry
+  }
+
+  /** Unpacks an image of the content store, if that is to be done. */
+  async #ready(entry: Entry, signal: AbortSignal): Promise<Facts> {
+    const { digest } = entry
+    const start = async (ended: AbortSignal): Promise<Facts> =>
+      this.#unpack(this.content.layout, digest, this.content.manifest(entry), ended)
+    return this.#unpacked(digest) ?? this.#join(digest, start, signal)
   }
 
   /** Whether an image is in the content store, with its layers or their blobs. */
@@ -177,8 +234,9 @@ export class Images {
     const start = async (ended: AbortSignal, tell: (progress: PullProgress) => void): Promise<Facts> => {
       // The registry's client is loaded by who needs it.
       const { pull } = await import('./pull.ts')
-      const context = { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
-      return pull(context, reference, { signal: ended, platform: wanted, report: tell })
+      const facts = await pull(this.context, reference, { signal: ended, platform: wanted, report: tell })
+      await this.#grown?.([facts.digest])
+      return facts
     }
     return this.#join(key, start, signal, report)
   }
@@ -199,6 +257,17 @@ export class Images {
     const wanted = platform === undefined ? undefined : parsePlatform(platform)
     const { importRootfs } = await import('./import.ts')
     return importRootfs(this.#loading, source, as, { signal, platform: wanted, report })
+  }
+
+  /** Makes an image of a container; its id. */
+  async commit(container: Committed, pack: PackLayer, as: CommittedAs, signal: AbortSignal): Promise<string> {
+    const { commit } = await import('./commit.ts')
+    return commit(this.#loading, container, pack, as, signal)
+  }
+
+  /** What images are verified with. */
+  get context(): VerifyContext {
+    return { store: this.store, content: this.content, unpackLayer: this.#unpackLayer }
   }
 
   get #loading(): LoadContext {
@@ -227,10 +296,10 @@ export class Images {
     return image
   }
 
-  #image({ chains, config }: Facts): Image {
+  #image({ digest, chains, config }: Facts): Image {
     const lowers = chains.map((chain) => this.store.tree(chain))
     const [layer] = chains
-    return { lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
+    return { digest, lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
   }
 
   /** Gets an image together with whoever wants the same one now. */

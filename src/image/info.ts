@@ -37,6 +37,42 @@ export interface Removed {
   deleted: readonly string[]
 }
 
+/** Something of an image that is not what it should be, or could not be held against anything. */
+export interface Fault {
+  /** `index`, `manifest` and `config` are documents, `blob` a layer as it came, `tree` the same unpacked. */
+  part: 'index' | 'manifest' | 'config' | 'blob' | 'tree'
+  /** Of a document itself; of a layer, its blob's. */
+  digest: string
+  /** The layer's place in the image, the lowest is 0; none: it is of a document. */
+  layer?: number
+  /** `unverifiable`: nothing is known against it, but what it would be held against is not here. */
+  state: 'damaged' | 'missing' | 'unverifiable'
+  /** What is wrong: of a tree its first difference, `etc/motd: its mode is 0600, not 0644`. */
+  message: string
+  /** Why something damaged was left where it is. Without it, it is gone, and the next pull gets it anew. */
+  left?: string
+}
+
+/** What a verification found of an image. */
+export interface VerifiedImage {
+  /** The digest of its manifest. */
+  digest: string
+  /** The digest of its config; undefined where that is not known, since the image was never unpacked. */
+  id: string | undefined
+  /** All its names, as people write them. */
+  names: readonly string[]
+  /** Whether nothing is damaged or missing. */
+  isWhole: boolean
+  faults: readonly Fault[]
+}
+
+/** How images are verified. */
+export interface VerifyOptions {
+  signal?: AbortSignal
+  /** Told of each image once it is done. */
+  onProgress?: (image: VerifiedImage) => void
+}
+
 /** How an image is pulled or pushed. */
 export interface TransferOptions<Progress> {
   /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
@@ -58,7 +94,8 @@ export interface ImportOptions {
   /** The image's name. Default: none, it is known by its id. */
   reference?: string
   /**
-   * Changes to its config in a Dockerfile's words: CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL, EXPOSE, VOLUME, STOPSIGNAL.
+   * Changes to its config in a Dockerfile's words: CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL, EXPOSE, VOLUME, STOPSIGNAL,
+   * ONBUILD.
    */
   changes?: readonly string[]
   /** What its history says. Default: `Imported from -`. */
@@ -66,6 +103,19 @@ export interface ImportOptions {
   /** `OS/ARCH[/VARIANT]`. Default: this machine's. */
   platform?: string
   signal?: AbortSignal
+}
+
+/** What is pruned. */
+export interface PruneOptions {
+  /** Every image of which no container runs, not only those without a name. Default false. */
+  all?: boolean
+  /** Also the compressed blobs of what is unpacked: a push or a save needs the image pulled again. Default false. */
+  blobs?: boolean
+  /**
+   * Bytes, or docker's `'10g'`, that the store may keep: no more is removed than that takes, what was not used for longest
+   * first. Default: 0, everything goes that may.
+   */
+  keepStorage?: number | string
 }
 
 /** What the store holds, in bytes. */

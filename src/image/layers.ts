@@ -1,6 +1,8 @@
 /** The layers of one image into the store, several at a time: each has a directory and a process of its own. */
 import { CaissonError } from '../errors.ts'
+import type { ErrorCode } from '../errors.ts'
 import { native } from '../native.ts'
+import { setAside } from './aside.ts'
 import type { Descriptor } from './manifest.ts'
 import { chainIds } from './store.ts'
 import type { ImageStore } from './store.ts'
@@ -22,6 +24,8 @@ export interface LayerRequest {
   keep: boolean
   /** What ends once the layers below are there; none: they are. */
   gate?: number
+  /** Nothing is put into the store: the layer that is there is held against its blob. */
+  check?: boolean
 }
 
 /** Unpacks a layer; settles once it is in the store, or once nothing of it is left. */
@@ -52,13 +56,21 @@ export interface LayersOptions {
   diffIds: readonly string[]
   unpackLayer: UnpackLayer
   open: (layer: Descriptor, at: number, signal: AbortSignal) => BlobSource
-  /** Whether the blob is kept already. Default: none has to be. */
-  kept?: (layer: Descriptor) => boolean
+  /** Whether the blob of a layer is known and kept, where it has to be. Default: it has not. */
+  kept?: (layer: Descriptor, diffId: string) => boolean
   /** How many at a time. */
   parallel: number
   signal: AbortSignal
   report?: (at: number, state: LayerState) => void
 }
+
+/** What wrong bytes come to. */
+const lies: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_DIGEST',
+  'ERR_ARCHIVE',
+  'ERR_IMAGE_LIMIT',
+  'ERR_UNSUPPORTED',
+])
 
 /** A layer that waits for those below: the end of the pipe to close once they are there. */
 interface Gate {
@@ -145,39 +157,70 @@ class Layers {
   }
 
   async #one(at: number): Promise<void> {
-    const { store, layers, diffIds, open, kept, unpackLayer, report } = this.#options
+    const { store, layers, diffIds, kept, report } = this.#options
     const [layer, chain, diffId] = [layers[at], this.#chains[at], diffIds[at]]
     if (layer === undefined || chain === undefined || diffId === undefined) return
+    if (store.isBroken(chain) && !setAside(store, chain)) {
+      const message = `layer ${layer.digest}: it is damaged in the store, and a running container uses it: it comes anew once that has ended`
+      throw new CaissonError('ERR_IMAGE_IN_USE', message, { stage: 'unpack', subject: layer.digest })
+    }
     // The same files may have come from another blob, or from a layout.
-    if (store.layer(chain) !== undefined && (kept?.(layer) ?? true)) {
+    if (store.layer(chain) !== undefined && (kept?.(layer, diffId) ?? true)) {
       report?.(at, 'present')
       this.#gates.done(at)
       return
     }
     report?.(at, 'started')
     const gate = this.#gates.before(at)
-    const source = open(layer, at, this.#over.signal)
-    const request: LayerRequest = {
+    const want = {
       chain,
       lowers: this.#chains.slice(0, at).toReversed(),
       digest: layer.digest,
       size: layer.size,
       diffId,
-      blob: source.blob,
-      keep: source.keep,
       ...(gate !== undefined && { gate }),
     }
     try {
-      await unpackLayer(request, this.#over.signal, source.wanted)
+      const again = await this.#fetch(layer, at, want)
+      if (again) await this.#fetch(layer, at, want, true)
     } finally {
       if (gate !== undefined) native().addon.closeDescriptor(gate)
-      // Why bytes did not come says more than that they did not: it is thrown instead.
-      await source.close()
     }
     if (store.layer(chain) === undefined)
       throw new CaissonError('ERR_INTERNAL', `layer ${chain} was unpacked and is not there`)
+    store.rememberPair(layer.digest, diffId)
     this.#gates.done(at)
     report?.(at, 'done')
+  }
+
+  /**
+   * Has one layer unpacked from its blob. Answers whether that is worth another try: where some of the blob was here
+   * before, and was not what it should be, it is here no more, and all of it may be had.
+   */
+  async #fetch(
+    layer: Descriptor,
+    at: number,
+    want: Omit<LayerRequest, 'blob' | 'keep'>,
+    isLast = false,
+  ): Promise<boolean> {
+    const { open, unpackLayer } = this.#options
+    const source = open(layer, at, this.#over.signal)
+    let from: number | undefined
+    const wanted = (offset: number): void => {
+      from = offset
+      source.wanted?.(offset)
+    }
+    try {
+      await unpackLayer({ ...want, blob: source.blob, keep: source.keep }, this.#over.signal, wanted)
+      return false
+    } catch (error) {
+      const isOurs = source.keep && from !== 0 && error instanceof CaissonError && lies.has(error.code)
+      if (isLast || !isOurs || this.#over.signal.aborted) throw error
+      return true
+    } finally {
+      // Why bytes did not come says more than that they did not: it is thrown instead.
+      await source.close()
+    }
   }
 }
 

@@ -91,15 +91,14 @@ class Load {
     const { content, store } = this.#context
     for (const entry of content.entries()) {
       const facts = store.image(entry.digest)
-      if (facts === undefined || facts.id !== image.config.digest || !store.has(facts)) continue
-      if (content.manifest(entry).layers.every(({ digest, size }) => content.has(digest, size)))
-        return { image, isNew: false, facts, entry }
+      if (facts === undefined || facts.id !== image.config.digest || !store.isWhole(facts)) continue
+      if (content.isWhole(entry)) return { image, isNew: false, facts, entry }
     }
     return undefined
   }
 
   async #unpack(image: ArchivedImage): Promise<Ready> {
-    const { store, unpackLayer } = this.#context
+    const { store, content, unpackLayer } = this.#context
     const { signal, report } = this.#options
     const { layers, config, manifest } = image
     const chains = await unpackLayers({
@@ -109,11 +108,13 @@ class Load {
       unpackLayer,
       parallel,
       signal,
+      // Where the layer is here already, its blob has still to be one of it.
+      kept: ({ digest }, diffId) => store.isPair(digest, diffId),
       open: (_, at) => {
         const layer = layers[at]
         if (layer === undefined)
           throw new CaissonError('ERR_INTERNAL', 'a layer that the image does not have')
-        const file = openSync(layer.file.path, 'r')
+        const file = layer.file === undefined ? content.layout.open(layer) : openSync(layer.file.path, 'r')
         return { blob: file, keep: false, close: async () => closeSync(file) }
       },
       report: (at, state) => {
@@ -132,7 +133,7 @@ class Load {
     const { content } = this.#context
     for (const { digest, size, file } of layers) {
       this.#options.signal.throwIfAborted()
-      await content.adopt(digest, size, file.path)
+      if (file !== undefined) await content.adopt(digest, size, file.path)
     }
     content.put(config.digest, config.bytes)
     content.put(manifest.digest, manifest.bytes)

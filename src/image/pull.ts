@@ -10,7 +10,14 @@ import type { Content, Entry } from './content.ts'
 import { invalid } from './document.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
-import { choose, hostPlatform, imagesOf, mostConfigBytes, parseManifest } from './manifest.ts'
+import {
+  choose,
+  hostPlatform,
+  imagesOf,
+  mostConfigBytes,
+  mostManifestBytes,
+  parseManifest,
+} from './manifest.ts'
 import type { Descriptor, Manifest, Platform } from './manifest.ts'
 import { fullName } from './reference.ts'
 import type { RegistryReference } from './reference.ts'
@@ -112,17 +119,19 @@ class Pull {
     }
   }
 
-  /** What is in the store, if the registry still means it. One request. */
+  /** What is in the store, if nothing of it is missing and the registry still means it. One request. */
   async #unchanged(): Promise<Facts | undefined> {
     const { content, store } = this.#context
     const { path, tag, digest } = this.#reference
     const entry = content.entry(fullName(this.#reference))
-    if (entry?.served === undefined) return undefined
+    if (entry?.served === undefined || !this.#isFor(entry)) return undefined
     const facts = store.image(entry.digest)
-    if (facts === undefined || !store.has(facts) || !this.#isFor(entry)) return undefined
+    if (facts === undefined || !store.isWhole(facts) || !content.isWhole(entry)) return undefined
     if (digest !== undefined) return facts
     const served = await this.#registry.head(path, tag ?? '', { signal: this.#options.signal })
-    return served === entry.served ? facts : undefined
+    if (served !== entry.served) return undefined
+    store.touch(facts.digest)
+    return facts
   }
 
   #isFor({ platform }: Entry): boolean {
@@ -138,17 +147,28 @@ class Pull {
     let found = top
     if (top.document.kind === 'index') {
       const entry = choose(imagesOf(top.document), fullName(this.#reference), this.#platform)
-      found = await this.#manifest(entry.digest, entry)
+      found = this.#known(entry) ?? (await this.#manifest(entry.digest, entry))
       blobs.push({ digest: found.digest, bytes: found.bytes })
     }
     const { document } = found
     if (document.kind === 'index') throw invalid(`manifest ${found.digest}`, 'is an index in an index')
     const what = `config ${document.config.digest}`
-    const bytes = await this.#registry.blob(path, document.config, { signal, most: mostConfigBytes })
+    const bytes =
+      this.#context.content.document(document.config, mostConfigBytes) ??
+      (await this.#registry.blob(path, document.config, { signal, most: mostConfigBytes }))
     const config = parseConfig(bytes, what, document.layers.length, this.#platform)
     blobs.push({ digest: document.config.digest, bytes })
     const descriptor = { mediaType: found.mediaType, digest: found.digest, size: found.bytes.length }
     return { served: top.digest, descriptor, manifest: document, config, blobs }
+  }
+
+  /** The manifest that an index means, if it is here. */
+  #known(described: Descriptor) {
+    const { digest } = described
+    const bytes = this.#context.content.document(described, mostManifestBytes)
+    if (bytes === undefined) return undefined
+    const document = parseManifest(bytes, `manifest ${digest}`, described.mediaType)
+    return { document, bytes, digest, mediaType: document.mediaType }
   }
 
   /** A manifest or an index, of the size and type that its descriptor says, if it has one. */
@@ -184,7 +204,7 @@ class Pull {
       unpackLayer,
       parallel,
       signal,
-      kept: ({ digest, size }) => content.has(digest, size),
+      kept: ({ digest, size }, diffId) => content.has(digest, size) && store.isPair(digest, diffId),
       open: (layer, at, over) => {
         const source = remote(
           layer,

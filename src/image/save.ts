@@ -2,17 +2,15 @@
  * Images to an archive: an OCI layout, with docker's `manifest.json` beside it, as docker writes them since 25. What is in
  * it depends on the images and their names alone, and each blob is in it once.
  */
-import { createReadStream, createWriteStream, realpathSync, statSync } from 'node:fs'
-import { open, rename, rm } from 'node:fs/promises'
-import { Readable } from 'node:stream'
+import { createReadStream } from 'node:fs'
 import type { Writable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { CaissonError, refuse } from '../errors.ts'
+import { CaissonError } from '../errors.ts'
 import type { Content } from './content.ts'
 import type { Descriptor, Manifest } from './manifest.ts'
 import { parseName, showName } from './reference.ts'
 import { tar } from './tar.ts'
 import type { TarEntry } from './tar.ts'
+import { writeTo } from './target.ts'
 
 /** What an archive can be read as: by docker too, or as an OCI layout alone. */
 export type ArchiveFormat = 'docker' | 'oci'
@@ -95,32 +93,6 @@ function entries(content: Content, images: readonly SavedImage[], format: Archiv
   return all.toSorted((one, other) => (one.name < other.name ? -1 : 1))
 }
 
-let serial = 0
-
-/** A file that is there as a whole or not at all; what is there and is no regular file is written to as it is. */
-async function toFile(bytes: AsyncIterable<Uint8Array>, target: string, signal: AbortSignal): Promise<void> {
-  const known = statSync(target, { throwIfNoEntry: false })
-  if (known?.isDirectory() === true) throw refuse('target', `'${target}' is a directory`)
-  if (known !== undefined && !known.isFile()) {
-    await pipeline(Readable.from(bytes), createWriteStream(target, { flags: 'w' }), { signal })
-    return
-  }
-  const real = known === undefined ? target : realpathSync(target)
-  const aside = `${real}.${process.pid}-${Date.now()}-${(serial += 1)}`
-  const file = await open(aside, 'wx', 0o600).catch((error: unknown) => {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-    throw refuse('target', `'${target}' cannot be written: ${code}`)
-  })
-  try {
-    await pipeline(Readable.from(bytes), file.createWriteStream({ flush: true }), { signal })
-    await rename(aside, real)
-  } catch (error) {
-    await file.close().catch(() => {})
-    await rm(aside, { force: true })
-    throw error
-  }
-}
-
 /** Saves images to a file, or to a stream, which is ended then. */
 export async function save(
   content: Content,
@@ -131,9 +103,7 @@ export async function save(
   signal.throwIfAborted()
   const kept = await content.keep(signal)
   try {
-    const bytes = tar(entries(content, images, format))
-    if (typeof target === 'string') await toFile(bytes, target, signal)
-    else await pipeline(Readable.from(bytes), target, { signal })
+    await writeTo(target, tar(entries(content, images, format)), signal)
   } catch (error) {
     signal.throwIfAborted()
     throw error

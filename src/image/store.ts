@@ -7,8 +7,9 @@
  *   layers/CHAIN/{root/,layer.json}  a layer, whole and on the disk (crates/core/src/layers.rs makes them)
  *   facts/DIGEST.json                what a manifest of this digest came to, once verified
  *   layouts/KEY.json                 the same by layout and tag, for as long as the layout's index is the same file
+ *   pairs/DIGEST.json                what a layer's blob inflates to, once that was seen
  *
- * The last two are answers that can be had again: what cannot be read of them is not there, and they are not synced.
+ * The last three are answers that can be had again: what cannot be read of them is not there, and they are not synced.
  */
 import {
   existsSync,
@@ -18,6 +19,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -114,19 +116,38 @@ export class ImageStore {
     this.#root = root
   }
 
+  /** Where a layer is, or would be. */
+  place(chain: string): string {
+    return join(this.#root, 'layers', chain)
+  }
+
   /** The directory that is mounted for a layer. */
   tree(chain: string): string {
-    return join(this.#root, 'layers', chain, 'root')
+    return join(this.place(chain), 'root')
   }
 
   /** A layer, if it is there. */
   layer(chain: string): Layer | undefined {
     try {
-      const mark = JSON.parse(readFileSync(join(this.#root, 'layers', chain, 'layer.json'), 'utf8')) as Layer
-      return { opaque: mark.opaque, bytes: mark.bytes }
+      const mark = JSON.parse(readFileSync(join(this.place(chain), 'layer.json'), 'utf8')) as Layer
+      const { opaque, bytes } = mark
+      return typeof opaque === 'boolean' && typeof bytes === 'number' ? { opaque, bytes } : undefined
     } catch {
       return undefined
     }
+  }
+
+  /** Whether something stands at a layer's place that is no layer: its mark cannot be read, or its tree is gone. */
+  isBroken(chain: string): boolean {
+    const isThere = (path: string): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined
+    return isThere(this.place(chain)) && (this.layer(chain) === undefined || !isThere(this.tree(chain)))
+  }
+
+  /** Throws a layer away that nobody uses: at once it is not there any more, and the shim removes it. */
+  discard(chain: string): void {
+    const trash = join(this.#root, 'trash')
+    mkdirSync(trash, { recursive: true, mode: 0o700 })
+    renameSync(this.place(chain), join(trash, `${chain}-${process.pid}-${Date.now()}`))
   }
 
   /** All layers that are there. */
@@ -141,6 +162,11 @@ export class ImageStore {
   /** Whether all layers of an image are there. */
   has({ chains }: Facts): boolean {
     return chains.every((chain) => statSync(this.tree(chain), { throwIfNoEntry: false }) !== undefined)
+  }
+
+  /** As {@link has}, and whether each is a layer: dearer, since each mark is read. */
+  isWhole({ chains }: Facts): boolean {
+    return chains.every((chain) => this.layer(chain) !== undefined && !this.isBroken(chain))
   }
 
   /** A directory with nothing in it, for an image without layers. */
@@ -171,17 +197,59 @@ export class ImageStore {
     })
   }
 
+  /** What is known of layouts elsewhere. */
+  records(): LayoutRecord[] {
+    return this.layouts().map(({ record }) => record)
+  }
+
   /** The files of all facts, and whose they are. */
   allFacts(): { path: string; digest: string }[] {
-    return files(join(this.#root, 'facts')).map((path) => ({
-      path,
-      digest: `sha256:${path.slice(path.lastIndexOf('/') + 1, -'.json'.length)}`,
-    }))
+    return this.#named('facts')
   }
 
   remember(facts: Facts): void {
     this.#make()
     write(this.#facts(facts.digest), facts)
+  }
+
+  /** Whether a blob was seen to inflate to this. */
+  isPair(digest: string, diffId: string): boolean {
+    if (digest === diffId) return true
+    const record: { diffId?: unknown } | undefined = read(this.#pair(digest))
+    return record?.diffId === diffId
+  }
+
+  rememberPair(digest: string, diffId: string): void {
+    if (this.isPair(digest, diffId)) return
+    this.#make()
+    write(this.#pair(digest), { diffId })
+  }
+
+  /** The files of all pairs, and whose they are. */
+  pairs(): { path: string; digest: string }[] {
+    return this.#named('pairs')
+  }
+
+  /** An image is used now: the time of its facts says so. One call, and nothing is written. */
+  touch(digest: string): void {
+    const now = Date.now() / 1000
+    try {
+      utimesSync(this.#facts(digest), now, now)
+    } catch {
+      // Facts that are gone say nothing.
+    }
+  }
+
+  /** When an image was last used, ms since 1970; 0 where nothing says so. */
+  lastUsed(digest: string): number {
+    return statSync(this.#facts(digest), { throwIfNoEntry: false })?.mtimeMs ?? 0
+  }
+
+  #named(directory: string): { path: string; digest: string }[] {
+    return files(join(this.#root, directory)).map((path) => ({
+      path,
+      digest: `sha256:${path.slice(path.lastIndexOf('/') + 1, -'.json'.length)}`,
+    }))
   }
 
   rememberLayout(reference: LayoutReference, identity: Identity, facts: Facts): void {
@@ -191,13 +259,17 @@ export class ImageStore {
 
   #make(): void {
     if (this.#made) return
-    for (const name of ['facts', 'layouts'])
+    for (const name of ['facts', 'layouts', 'pairs'])
       mkdirSync(join(this.#root, name), { recursive: true, mode: 0o700 })
     this.#made = true
   }
 
   #facts(digest: string): string {
     return join(this.#root, 'facts', `${hex(digest)}.json`)
+  }
+
+  #pair(digest: string): string {
+    return join(this.#root, 'pairs', `${hex(digest)}.json`)
   }
 
   #layout({ directory, tag }: LayoutReference): string {

@@ -160,6 +160,8 @@ wire! {
         pub size: u64,
         /// What the inflated layer must hash to.
         pub diff_id: String,
+        /// Nothing is put into the store: the layer that is there is held against its blob.
+        pub check: bool,
     }
 }
 
@@ -199,6 +201,13 @@ wire! {
         /// to be, as [`crate::archive::spool_layer`] does; the answer is [`Event::Unpacked`]. Descriptors: the archive, at
         /// its beginning, and the empty directory, which is the owner's to remove.
         13 Spool { token: u64, layer: bool },
+        /// Writes the writable layer of a container that runs into a directory, as [`crate::archive::pack_layer`] does; the
+        /// answer is [`Event::Unpacked`]. `pause` is one of [`PAUSE_NOT`], [`PAUSE_IF`], [`PAUSE_MUST`]. Descriptor: the
+        /// empty directory, which is the asker's to remove.
+        20 Commit { token: u64, container: u64, pause: u8 },
+        /// Writes the root file system of a container that runs as an archive, without what is mounted in it; the answer is
+        /// [`Event::Unpacked`]. Descriptor: where to.
+        21 Export { token: u64, container: u64 },
     }
 }
 
@@ -264,7 +273,7 @@ wire! {
         2 Ended { token: u64, end: Ended },
         /// Figures, as asked.
         3 Stats { token: u64, request: u64, usage: Option<Usage> },
-        /// A layer is in the store, or an archive in its directory.
+        /// A layer is in the store, an archive in its directory, or what was to be written is written.
         4 Unpacked { token: u64 },
         /// A connection was sent.
         5 Dialed { token: u64 },
@@ -304,6 +313,13 @@ wire! {
         pub left: Option<Error>,
     }
 }
+
+/// The container goes on while it is read.
+pub const PAUSE_NOT: u8 = 0;
+/// It is stopped meanwhile, if it has a cgroup of its own.
+pub const PAUSE_IF: u8 = 1;
+/// It is stopped, or not read at all.
+pub const PAUSE_MUST: u8 = 2;
 
 /// Nobody killed it.
 pub const CAUSE_NONE: u8 = 0;
@@ -346,6 +362,8 @@ impl Request {
             | Self::Wait { token, .. }
             | Self::Sweep { token }
             | Self::Spool { token, .. }
+            | Self::Commit { token, .. }
+            | Self::Export { token, .. }
             | Self::Listening { token, .. } => Some(*token),
             Self::Signal { .. } | Self::Kill { .. } | Self::Resize { .. } | Self::Cancel { .. } => None,
         }

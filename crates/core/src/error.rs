@@ -169,6 +169,10 @@ stages! {
     UNDO = "undo",
     /// Reading and writing layers.
     UNPACK = "unpack",
+    /// Writing a layer, or a root file system.
+    PACK = "pack",
+    /// Holding a layer against its blob.
+    VERIFY = "verify",
 }
 
 impl Stage {

@@ -15,6 +15,7 @@ use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
 use crate::ingest::{self, Blob, Growing, Ingest};
 use crate::journal::private_directory;
+use crate::writeback;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
 use nix::fcntl::{AtFlags, Flock, FlockArg, renameat};
@@ -23,10 +24,12 @@ use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+mod check;
 
 /// Complete layers, below the data root.
 const LAYERS: &str = "layers";
@@ -93,8 +96,16 @@ impl Lowers for Below<'_> {
         let mut roots = Vec::new();
         for chain in self.chains {
             let layer = self.store.layer(chain)?;
-            roots.push(directory(&layer, ROOT).at(Stage::UNPACK, chain)?);
-            if is_opaque(&layer)? {
+            let root = match directory(&layer, ROOT) {
+                Err(Errno::ENOENT) => return Err(not_there(chain)),
+                answer => answer.at(Stage::UNPACK, chain)?,
+            };
+            roots.push(root);
+            let opaque = match is_opaque(&layer) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_there(chain)),
+                answer => answer.at(Stage::UNPACK, chain)?,
+            };
+            if opaque {
                 break;
             }
         }
@@ -116,18 +127,33 @@ fn given_up(ingest: &Ingest, growing: &Growing, error: Error) -> Error {
     if cut { error.with_code(Code::Cut) } else { error }
 }
 
-/// How a layer is unpacked.
-fn options<'a>(layer: &Layer, ids: Option<&IdMap>, below: &'a Below<'_>) -> Result<Options<'a>> {
+/// Removes a blob that an error may be about: its bytes, or what the image says of them, of which only the bytes can be
+/// had anew.
+fn remove_bad(ingest: &Ingest, digest: &Digest, error: &Error) {
+    if error.errno.is_none() && !matches!(error.code, Code::Cut | Code::Internal) {
+        ingest.remove_damaged(digest);
+    }
+}
+
+/// What a layer's blob must be.
+fn expected(layer: &Layer) -> Result<Options<'static>> {
     Ok(Options {
         expected_digest: Some(Digest::parse(&layer.digest)?),
         expected_size: Some(layer.size),
         expected_diff_id: Some(Digest::parse(&layer.diff_id)?),
+        ..Options::default()
+    })
+}
+
+/// How a layer is unpacked.
+fn options<'a>(layer: &Layer, ids: Option<&IdMap>, below: &'a Below<'_>) -> Result<Options<'a>> {
+    Ok(Options {
         // In a user namespace nodes cannot be made, nor the files of more users than it has.
         devices: ids.is_none(),
         userxattr: ids.is_some(),
         owner: if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived },
         lowers: (!layer.lowers.is_empty()).then_some(below as &dyn Lowers),
-        ..Options::default()
+        ..expected(layer)?
     })
 }
 
@@ -214,7 +240,11 @@ impl Store {
         let chain = name(&layer.chain)?;
         let Some(place) = self.claim(&chain)? else {
             // Made by an image of a layout, or from the same files in another compression: its blob is another matter.
-            return if layer.keep { self.keep(source.blob, layer, wanted) } else { Ok(()) };
+            return if layer.keep {
+                self.keep(source.blob, layer, wanted)
+            } else {
+                archive::verify(File::from(source.blob), &expected(layer)?)
+            };
         };
         let made = self.fill(&chain, &place, source, layer, ids, wanted);
         if made.is_err() {
@@ -289,30 +319,26 @@ impl Store {
             roots: OnceLock::new(),
         };
         if !layer.keep {
-            let report = archive::unpack(File::from(blob), &root, &options(layer, ids, &below)?)?;
+            let options = options(layer, ids, &below)?;
+            let report = writeback::during(&place, || archive::unpack(File::from(blob), &root, &options))?;
             return self.complete(chain, &place, layer, &report);
         }
         let ingest = Ingest::open(&self.data_root)?;
         let digest = Digest::parse(&layer.digest)?;
         match ingest.take(&digest, layer.size)? {
             Blob::Complete(file) => {
-                let unpacked = archive::unpack(File::from(file), &root, &options(layer, ids, &below)?);
-                // Its bytes, or what the image says of them: only the bytes are had anew by the next one.
-                let bad = |error: &Error| {
-                    matches!(error.code, Code::Digest | Code::Archive) && error.errno.is_none()
-                };
-                let report = unpacked.inspect_err(|error| {
-                    if bad(error) {
-                        ingest.remove_damaged(&digest);
-                    }
-                })?;
+                let options = options(layer, ids, &below)?;
+                let unpacked =
+                    writeback::during(&place, || archive::unpack(File::from(file), &root, &options));
+                let report = unpacked.inspect_err(|error| remove_bad(&ingest, &digest, error))?;
                 self.complete(chain, &place, layer, &report)
             }
             Blob::Growing(growing) => {
                 wanted(growing.offset)?;
                 let reading = growing.read(blob);
                 below.growing = Some((&ingest, &growing));
-                let unpacked = archive::unpack(reading, &root, &options(layer, ids, &below)?);
+                let options = options(layer, ids, &below)?;
+                let unpacked = writeback::during(&place, || archive::unpack(reading, &root, &options));
                 let report = unpacked.map_err(|error| given_up(&ingest, &growing, error))?;
                 growing.sync_apart(&place)?;
                 self.complete(chain, &place, layer, &report)?;
@@ -321,20 +347,19 @@ impl Store {
         }
     }
 
-    /// Puts the blob of a layer that is there into the content store, if it is not.
+    /// Puts the blob of a layer that is there into the content store, if it is not; and sees that it is one of that layer.
     fn keep(&self, source: OwnedFd, layer: &Layer, mut wanted: impl FnMut(u64) -> Result<()>) -> Result<()> {
         let ingest = Ingest::open(&self.data_root)?;
-        let Blob::Growing(growing) = ingest.take(&Digest::parse(&layer.digest)?, layer.size)? else {
-            return Ok(());
+        let digest = Digest::parse(&layer.digest)?;
+        let growing = match ingest.take(&digest, layer.size)? {
+            Blob::Complete(file) => {
+                return archive::verify(File::from(file), &expected(layer)?)
+                    .inspect_err(|error| remove_bad(&ingest, &digest, error));
+            }
+            Blob::Growing(growing) => growing,
         };
         wanted(growing.offset)?;
-        let options = Options {
-            expected_digest: Some(Digest::parse(&layer.digest)?),
-            expected_size: Some(layer.size),
-            expected_diff_id: Some(Digest::parse(&layer.diff_id)?),
-            ..Options::default()
-        };
-        archive::verify(growing.read(source), &options)
+        archive::verify(growing.read(source), &expected(layer)?)
             .map_err(|error| given_up(&ingest, &growing, error))?;
         growing.sync()?;
         ingest.complete_with(&growing)
@@ -352,10 +377,7 @@ impl Store {
     /// The directory of a layer that is in the store.
     fn layer(&self, chain: &str) -> Result<Fd> {
         match directory(&self.layers, &name(chain)?) {
-            Err(Errno::ENOENT) => {
-                let message = "a layer below is not in the store";
-                Err(Error::new(Code::ImageNotFound, Stage::UNPACK, chain, message))
-            }
+            Err(Errno::ENOENT) => Err(not_there(chain)),
             answer => answer.at(Stage::UNPACK, chain),
         }
     }
@@ -411,12 +433,17 @@ fn names(of: &Fd) -> Result<Vec<CString>> {
     Ok(names.filter(|name| !matches!(name.to_bytes(), b"." | b"..")).collect())
 }
 
+/// A layer that another one needs, and that is not there or not whole.
+fn not_there(chain: &str) -> Error {
+    Error::new(Code::ImageNotFound, Stage::UNPACK, chain, "a layer below is not in the store")
+}
+
 /// Whether a layer hides all that are below it: what its mark says, which [`write_mark`] wrote.
-fn is_opaque(layer: &Fd) -> Result<bool> {
-    let file =
-        openat2(layer, MARK, open::RDONLY | open::NOFOLLOW, resolve::BENEATH, 0).at(Stage::UNPACK, LAYERS)?;
+fn is_opaque(layer: &Fd) -> io::Result<bool> {
+    let file = openat2(layer, MARK, open::RDONLY | open::NOFOLLOW, resolve::BENEATH, 0)
+        .map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;
     let mut text = String::new();
-    File::from(OwnedFd::from(file)).read_to_string(&mut text).at(Stage::UNPACK, LAYERS)?;
+    File::from(OwnedFd::from(file)).read_to_string(&mut text)?;
     Ok(text.contains("\"opaque\":true"))
 }
 

@@ -23,5 +23,6 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod trust;
 pub mod wire;
+mod writeback;
 
 pub use error::{At, Code, Error, Result, Stage};

@@ -6,7 +6,7 @@
 //!
 //! | word | what it drops |
 //! | --- | --- |
-//! | `nofollow` | the rule that a walk below a layer's root follows no link |
+//! | `nofollow` | the rule that a walk below a layer's root, to write it or to read it, follows no link |
 //! | `whiteout` | the rule that a whiteout leaves alone what its own layer wrote |
 //! | `xattr` | the list of attributes that a layer may set |
 //! | `limits` | the bounds of size, ratio and count |

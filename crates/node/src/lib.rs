@@ -4,6 +4,7 @@
 
 pub mod digest;
 mod executable;
+pub mod exit;
 pub mod held;
 pub mod id;
 pub mod lock;

@@ -108,6 +108,8 @@ pub struct UnpackOptions {
     pub keep: bool,
     /// What ends once the layers below are in the store; none: they are. It stays the caller's.
     pub gate: Option<i32>,
+    /// Whether nothing is put into the store, and the layer that is there is held against its blob. Default: false.
+    pub check: Option<bool>,
 }
 
 /// A shim and its sockets.
@@ -226,8 +228,9 @@ impl Shim {
     /// Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`.
     #[napi(catch_unwind)]
     pub fn unpack(&self, options: UnpackOptions) -> Option<Failure> {
-        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob, keep, gate } = options;
-        let layer = Layer { token: token as u64, chain, lowers, digest, size: size as u64, diff_id, keep };
+        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob, keep, gate, check } = options;
+        let (token, size, check) = (token as u64, size as u64, check.unwrap_or_default());
+        let layer = Layer { token, chain, lowers, digest, size, diff_id, keep, check };
         let (blob, gate) = (Number(blob), gate.map(Number));
         let mut descriptors: Vec<&dyn Descriptor> = vec![&blob];
         descriptors.extend(gate.as_ref().map(|gate| gate as &dyn Descriptor));
@@ -241,6 +244,22 @@ impl Shim {
     pub fn spool(&self, token: f64, source: i32, directory: i32, layer: bool) -> Option<Failure> {
         let request = Request::Spool { token: token as u64, layer };
         self.send(&request, &[&Number(source), &Number(directory)]).err().map(Into::into)
+    }
+
+    /// Writes the writable layer of a container that runs into an empty directory, an open one: its blob as `0`, and
+    /// `table.json`. `pause`: 0 not, 1 if it can be, 2 or nothing. The event is `unpacked` or `failed`.
+    #[napi(catch_unwind)]
+    pub fn commit(&self, token: f64, container: f64, pause: u32, directory: i32) -> Option<Failure> {
+        let (token, container, pause) = (token as u64, container as u64, pause as u8);
+        self.send(&Request::Commit { token, container, pause }, &[&Number(directory)]).err().map(Into::into)
+    }
+
+    /// Writes the root file system of a container that runs to `target` as an archive, without what is mounted in it. It
+    /// stays the caller's; the event is `unpacked` or `failed`.
+    #[napi(catch_unwind)]
+    pub fn export(&self, token: f64, container: f64, target: i32) -> Option<Failure> {
+        let (token, container) = (token as u64, container as u64);
+        self.send(&Request::Export { token, container }, &[&Number(target)]).err().map(Into::into)
     }
 
     /// Removes what was thrown away of the store; the event is `done`.

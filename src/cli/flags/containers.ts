@@ -1,4 +1,5 @@
 /** The flags of commands that are about containers that run. */
+import type { CommitOptions } from '../../index.ts'
 import { count } from './parse.ts'
 import { isTrue, WordError } from './words.ts'
 import type { Flag } from './words.ts'
@@ -28,6 +29,62 @@ export function template<Draft extends { format?: string }>(help: string): Flag<
     apply: (draft, value) => void (draft.format = value),
   }
 }
+
+export interface CommitDraft extends Common {
+  options: Pick<CommitOptions, 'author' | 'message' | 'pause'>
+  changes: string[]
+}
+
+export const commitFlags: readonly Flag<CommitDraft>[] = [
+  {
+    long: 'author',
+    short: 'a',
+    value: 'string',
+    help: 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")',
+    apply: ({ options }, value) => void (options.author = value),
+  },
+  {
+    long: 'change',
+    short: 'c',
+    value: 'list',
+    help: 'Apply Dockerfile instruction to the created image',
+    apply: ({ changes }, value) => void changes.push(value),
+  },
+  ...common<CommitDraft>(),
+  {
+    long: 'message',
+    short: 'm',
+    value: 'string',
+    help: 'Commit message',
+    apply: ({ options }, value) => void (options.message = value),
+  },
+  {
+    long: 'no-pause',
+    help: 'Do not pause the container during commit',
+    apply: ({ options }, value) => void (options.pause = !isTrue(value)),
+  },
+  {
+    long: 'pause',
+    short: 'p',
+    help: 'Pause the container during commit, or refuse; by default it is paused if it can be',
+    apply: ({ options }, value) => void (options.pause = isTrue(value)),
+  },
+]
+
+export interface ExportDraft extends Common {
+  output?: string
+}
+
+export const exportFlags: readonly Flag<ExportDraft>[] = [
+  ...common<ExportDraft>(),
+  {
+    long: 'output',
+    short: 'o',
+    value: 'string',
+    help: 'Write to a file, instead of STDOUT',
+    apply: (draft, value) => void (draft.output = value),
+  },
+]
 
 export interface EndDraft extends Common {
   signal?: string

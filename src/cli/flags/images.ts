@@ -17,6 +17,7 @@ function toggle<Draft>(
 export interface TransferDraft extends Common {
   quiet: boolean
   platform?: string
+  storeLimit?: string
 }
 
 const transferFlags: readonly Flag<TransferDraft>[] = [
@@ -32,6 +33,12 @@ export const pullFlags: readonly Flag<TransferDraft>[] = [
     apply: (draft, value) => void (draft.platform = value),
   },
   ...transferFlags,
+  {
+    long: 'store-limit',
+    value: 'bytes',
+    help: 'Then remove unused images, least recently used first, until the store is within this',
+    apply: (draft, value) => void (draft.storeLimit = value),
+  },
 ]
 
 export const pushFlags: readonly Flag<TransferDraft>[] = transferFlags
@@ -179,6 +186,7 @@ export interface PruneDraft extends Common {
   all: boolean
   blobs: boolean
   force: boolean
+  keepStorage?: string
 }
 
 export const pruneFlags: readonly Flag<PruneDraft>[] = [
@@ -195,6 +203,12 @@ export const pruneFlags: readonly Flag<PruneDraft>[] = [
   ),
   ...common<PruneDraft>(),
   toggle('force', 'Do not prompt for confirmation', (draft, on) => void (draft.force = on), 'f'),
+  {
+    long: 'keep-storage',
+    value: 'bytes',
+    help: 'Amount of disk space to keep: no more is removed than that takes, least recently used first',
+    apply: (draft, value) => void (draft.keepStorage = value),
+  },
 ]
 
 export interface FactsDraft extends Common {
@@ -203,6 +217,11 @@ export interface FactsDraft extends Common {
 
 export const factsFlags: readonly Flag<FactsDraft>[] = [
   { ...template<FactsDraft>("'json' or a template"), short: 'f' },
+  ...common<FactsDraft>(),
+]
+
+export const verifyFlags: readonly Flag<FactsDraft>[] = [
+  template<FactsDraft>("'json' or a template, for each image"),
   ...common<FactsDraft>(),
 ]
 

@@ -5,9 +5,10 @@
 //! is removed, never opened. A directory gets its owner, mode, default ACL and time when the walk leaves it, so that
 //! they neither hinder nor change what is made in it, and no list of directories is kept.
 
-use super::attributes::{Attributes, keep_owner, kept_owner, read};
+use super::attributes::{Attributes, keep_owner};
 use super::level::Level;
-use super::lower::{find, is_whiteout, kind_of, look, opaque_attribute, step};
+use super::lower::{is_whiteout, kind_of, look, opaque_attribute, step};
+use super::missing::Missing;
 use super::path::{Meaning, Path};
 use super::remove::remove_tree;
 use super::stream::Stream;
@@ -33,11 +34,12 @@ pub(super) struct Applier<'a> {
     pub(super) options: &'a Options<'a>,
     /// The root of the layer, and the directories open below it, one in the other.
     pub(super) root: Level,
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
     /// Bytes that copies from lower layers may still take.
     pub(super) room: u64,
     /// Whether a directory of this layer got a default ACL.
-    default_acls: bool,
+    pub(super) default_acls: bool,
+    pub(super) missing: Missing,
     pub(super) report: Report,
 }
 
@@ -53,13 +55,16 @@ impl<'a> Applier<'a> {
         }
         fchmod(&root, Mode::S_IRWXU).on(b"./")?;
         let root = Level::new(CString::default(), root, 0o755);
-        let (levels, report) = (Vec::new(), Report::default());
-        Ok(Self { options, root, levels, room, default_acls: false, report })
+        let (levels, missing, report) = (Vec::new(), Missing::default(), Report::default());
+        Ok(Self { options, root, levels, room, default_acls: false, missing, report })
     }
 
     /// Makes one entry.
     pub fn apply<S: Stream>(&mut self, entry: &mut Entry, data: &mut Reader<S>) -> Result<()> {
         let path = Path::parse(&entry.name).map_err(|reason| refuse(&entry.name, reason))?;
+        if self.missing.is_full() {
+            self.dress_missing()?;
+        }
         let Some((parents, last)) = path.split() else {
             return self.apply_root(entry);
         };
@@ -86,7 +91,7 @@ impl<'a> Applier<'a> {
         }
         let name = last.to_owned();
         match entry.kind {
-            Kind::Directory => self.directory(&name, entry),
+            Kind::Directory => self.directory(&path, &name, entry),
             Kind::File => self.file(&name, entry, data),
             Kind::Symlink => self.symlink(&name, entry),
             Kind::Link => self.link(&path, &name, entry),
@@ -105,6 +110,7 @@ impl<'a> Applier<'a> {
 
     /// Completes every directory that is still open.
     pub fn finish(mut self) -> Result<Report> {
+        self.dress_missing()?;
         self.leave(0)?;
         self.report.skipped_xattrs += self.root.complete(self.options.owner)?;
         Ok(self.report)
@@ -122,7 +128,7 @@ impl<'a> Applier<'a> {
 
     /// Walks to a directory; what is missing on the way is made. Answers what of this layer is in the way, if it is no
     /// directory.
-    fn walk<'p>(
+    pub(super) fn walk<'p>(
         &mut self,
         parents: impl ExactSizeIterator<Item = &'p CStr>,
         path: &Path,
@@ -168,31 +174,6 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// A directory that no entry made: as the lower layers have it, since it hides theirs, else 0755.
-    fn missing_parent(&mut self, name: &CStr, depth: usize, path: &Path, entry: &[u8]) -> Result<Level> {
-        mkdirat(self.here(), name, Mode::S_IRWXU).on(entry)?;
-        let directory = step(self.here(), name).on(entry)?;
-        let mut level = Level::new(name.to_owned(), directory, 0o755);
-        let lowers = self.lowers()?;
-        if !lowers.is_empty() {
-            let prefix = path.prefix(depth + 1);
-            let found = find(lowers.iter(), &prefix, self.options.userxattr, entry)?;
-            if let Some(found) = found.filter(|found| kind_of(&found.stat) == SFlag::S_IFDIR) {
-                level.owner = Some((found.stat.st_uid, found.stat.st_gid));
-                level.mode = Some(found.stat.st_mode & 0o7777);
-                level.mtime = Some((found.stat.st_mtime, found.stat.st_mtime_nsec as u32));
-                let original = step(&found.parent, name).on(entry)?;
-                if self.options.owner == Owner::Caller {
-                    level.owner = kept_owner(&original);
-                }
-                let mut attributes = read(&original, entry)?;
-                level.acls = attributes.apply_plain(&level.directory, entry, self.lenient())?;
-                self.default_acls |= level.acls.has_default();
-            }
-        }
-        Ok(level)
-    }
-
     fn apply_root(&mut self, entry: &mut Entry) -> Result<()> {
         if entry.kind != Kind::Directory {
             return Err(refuse(&entry.name, "the root of a layer that is no directory"));
@@ -206,7 +187,8 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    fn directory(&mut self, name: &CStr, entry: &mut Entry) -> Result<()> {
+    fn directory(&mut self, path: &Path, name: &CStr, entry: &mut Entry) -> Result<()> {
+        self.missing.described(path);
         let mut hides = false;
         match mkdirat(self.here(), name, Mode::S_IRWXU) {
             Ok(()) => {}
@@ -361,7 +343,7 @@ impl<'a> Applier<'a> {
 
     /// Makes something at a name, in place of what may be there.
     pub(super) fn make<T, E: Failure + std::fmt::Display>(
-        &self,
+        &mut self,
         name: &CStr,
         entry: &[u8],
         mut call: impl FnMut(&Fd) -> Result<T, E>,
@@ -376,12 +358,15 @@ impl<'a> Applier<'a> {
     }
 
     /// Removes what is at a name: never opened, never followed.
-    fn clear(&self, name: &CStr, entry: &[u8]) -> Result<()> {
+    fn clear(&mut self, name: &CStr, entry: &[u8]) -> Result<()> {
+        if let Ok(path) = Path::parse(entry) {
+            self.missing.removed(&path);
+        }
         remove_tree(self.here(), name).map_err(|error| crate::Error { subject: super::show(entry), ..error })
     }
 
     /// Whether a right that is missing is no error: a caller that may not chown may not set capabilities either.
-    fn lenient(&self) -> bool {
+    pub(super) fn lenient(&self) -> bool {
         self.options.owner == Owner::Caller
     }
 }

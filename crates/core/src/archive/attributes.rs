@@ -50,7 +50,7 @@ impl Attributes {
         let mut chosen = Self::default();
         for (name, value) in given {
             match CString::new(name) {
-                Ok(name) if !allowed(name.to_bytes(), &value) && !off("xattr") => chosen.refused += 1,
+                Ok(name) if !is_allowed(name.to_bytes(), &value) && !off("xattr") => chosen.refused += 1,
                 Ok(name) if *name == *DEFAULT_ACL || *name == *ACCESS_ACL => chosen.acls.push((name, value)),
                 Ok(name) => chosen.plain.push((name, value)),
                 Err(_) => chosen.refused += 1,
@@ -95,25 +95,52 @@ impl Acls {
 
 /// The attributes that an existing file has and a layer may have.
 pub(super) fn read(file: impl Descriptor, name: &[u8]) -> Result<Attributes> {
-    let mut names = vec![0; 64 * 1024];
-    let names = match xattr::list(&file, &mut names) {
-        Ok(names) => names,
-        Err(Errno::EOPNOTSUPP) => return Ok(Attributes::default()),
-        Err(errno) => return Err(errno).on(name),
-    };
-    let mut found = Vec::new();
-    let mut room = vec![0; 64 * 1024];
-    for key in names.split_inclusive(|byte| *byte == 0).filter_map(|key| CStr::from_bytes_with_nul(key).ok())
-    {
-        // Listed and gone, or not for us to read: then it is not for a layer either.
-        if let Ok(value) = xattr::get(&file, key, &mut room) {
-            found.push((key.to_bytes().to_vec(), value.to_vec()));
-        }
-    }
-    Ok(Attributes::choose(found))
+    Room::default().read(file).map(Attributes::choose).on(name)
 }
 
-fn allowed(name: &[u8], value: &[u8]) -> bool {
+/// Name and value.
+type Attribute = (Vec<u8>, Vec<u8>);
+
+/// Where attributes are read into.
+pub(super) struct Room {
+    names: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { names: vec![0; 64 * 1024], value: vec![0; 64 * 1024] }
+    }
+}
+
+impl Room {
+    /// All attributes of a file that can be read; none where there are none to be had.
+    ///
+    /// # Errors
+    /// As flistxattr(2).
+    pub fn read(&mut self, file: impl Descriptor) -> Result<Vec<Attribute>, Errno> {
+        let names = match xattr::list(&file, &mut self.names) {
+            Ok(names) => names,
+            Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        };
+        let keys = names
+            .split_inclusive(|byte| *byte == 0)
+            .map(CStr::from_bytes_with_nul)
+            .filter_map(std::result::Result::ok);
+        let mut found = Vec::new();
+        for key in keys {
+            // Listed and gone, or not for us to read: then it is not for a layer either.
+            if let Ok(value) = xattr::get(&file, key, &mut self.value) {
+                found.push((key.to_bytes().to_vec(), value.to_vec()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a layer may have this attribute.
+pub(super) fn is_allowed(name: &[u8], value: &[u8]) -> bool {
     if name == CAPABILITY.to_bytes() {
         // Version 2: no user namespace in it. Version 3 would name a user of the host (capabilities(7)).
         return value.len() == 20 && value[..4] == [value[0] & 1, 0, 0, 2];

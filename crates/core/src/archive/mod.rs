@@ -5,13 +5,18 @@
 mod apply;
 mod attributes;
 mod blob;
+mod compare;
+mod deflate;
 mod digest;
+mod found;
 mod gzip;
 mod header;
 mod inflate;
 mod level;
 mod link;
 mod lower;
+mod missing;
+mod pack;
 mod path;
 mod pax;
 mod remove;
@@ -21,11 +26,15 @@ mod sparse;
 mod spool;
 mod stream;
 mod tar;
+mod write;
 mod zstd;
 
+pub use compare::compare;
 pub use digest::Digest;
+pub use found::private_view;
+pub use pack::{Form, Packing, pack};
 pub use remove::remove_tree;
-pub use spool::{spool, spool_layer};
+pub use spool::{pack_layer, spool, spool_layer};
 
 use crate::error::Failure;
 use crate::{At, Code, Error, Result, Stage};

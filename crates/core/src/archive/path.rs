@@ -9,7 +9,7 @@ const LONGEST_NAME: usize = 4096;
 const LONGEST_COMPONENT: usize = 255;
 
 /// A relative path without `.`, `..` and empty components. The empty path is the layer's root.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Path {
     /// Each component with a NUL behind it.
     bytes: Vec<u8>,
@@ -57,6 +57,29 @@ impl Path {
     pub fn split(&self) -> Option<(impl ExactSizeIterator<Item = &CStr>, &CStr)> {
         let last = self.ends.len().checked_sub(1)?;
         Some(((0..last).map(|index| self.component(index)), self.component(last)))
+    }
+
+    /// All components, from the root on.
+    pub fn components(&self) -> impl ExactSizeIterator<Item = &CStr> {
+        (0..self.ends.len()).map(|index| self.component(index))
+    }
+
+    /// Whether it is `other`, or below it.
+    pub fn is_below(&self, other: &Self) -> bool {
+        self.bytes.starts_with(&other.bytes)
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn cost(&self) -> usize {
+        size_of::<Self>() + self.bytes.len() + size_of_val(&self.ends[..])
+    }
+
+    /// Its text, with slashes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.pop();
+        bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'/');
+        bytes
     }
 
     /// The first `length` components.

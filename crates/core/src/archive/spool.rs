@@ -2,9 +2,10 @@
 //! directory, under a number, and hashes them. What an entry is called becomes a word of a table and never a path
 //! (security.md D14): which names mean something is decided by who reads the table.
 
+use super::deflate::{Deflate, Deflated};
 use super::tar::{Entry, Kind, Reader};
-use super::{Digest, Limits, On, Options, free_bytes, refuse, too_large};
-use crate::{Code, Error, Result, Stage};
+use super::{Digest, Limits, On, Options, Packing, free_bytes, pack, refuse, too_large};
+use crate::{At, Code, Error, Result, Stage};
 use caisson_sys::Fd;
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use serde_json::{Value, json};
@@ -60,6 +61,21 @@ pub fn spool_layer(source: impl Read + Send, directory: &Fd) -> Result<()> {
     let (sums, ()) = super::stream(kept, &Options::default(), free_bytes(directory)?, Reader::drain)?;
     let (digest, diff_id) = (sums.blob_digest.to_string(), sums.diff_id.to_string());
     let row = json!({ "name": "", "file": 0, "size": sums.blob_bytes, "digest": digest, "diffId": diff_id });
+    write_table(directory, &Value::Array(vec![row]))
+}
+
+/// Writes the tree at `root` as a layer's blob, with gzip, into the empty `directory`: the same two files as
+/// [`spool_layer`].
+///
+/// # Errors
+/// As [`super::pack()`].
+pub fn pack_layer(root: &Fd, directory: &Fd, packing: &Packing) -> Result<()> {
+    let mut blob = Deflate::new(create(directory, "0")?);
+    pack(root, &mut blob, packing)?;
+    let ended = blob.finish().at(Stage::PACK, "the layer");
+    let Deflated { digest, size, diff_id } = ended.map_err(|error| error.with_code(Code::Archive))?;
+    let (digest, diff_id) = (digest.to_string(), diff_id.to_string());
+    let row = json!({ "name": "", "file": 0, "size": size, "digest": digest, "diffId": diff_id });
     write_table(directory, &Value::Array(vec![row]))
 }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 pub(super) const PIECE: usize = 256 * 1024;
 
 /// Pieces that wait between two threads. Bounds memory, and how far reading runs ahead of writing.
-const WAITING: usize = 16;
+const WAITING: usize = 4;
 
 /// Something that makes bytes.
 pub(super) trait Source {

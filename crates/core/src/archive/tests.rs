@@ -1,12 +1,14 @@
 //! Archives made here, unpacked into directories of their own, with a bait beside that nobody may touch.
 
 mod build;
+mod compare;
 mod differential;
 mod hostile;
 mod layer;
 mod mutated;
 #[cfg(feature = "off")]
 mod off;
+mod pack;
 mod remove;
 mod zstd;
 

@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 pub use find::Parent;
 pub use member::Member;
@@ -116,6 +117,28 @@ impl Cgroup {
             && remove_group(&parent.fd, &self.name, &self.path)?;
         // Busy with processes, or with groups that the container made below its own.
         Ok(gone || remove_below(&self.path).is_ok())
+    }
+}
+
+/// How long a process may take to stop: one that waits in the kernel does so at the end of that.
+const FREEZING: Duration = Duration::from_secs(10);
+
+/// Waits until all processes of a group are stopped, after [`Cgroup::freeze`]; false if that took too long.
+///
+/// # Errors
+/// As a read of cgroup.events.
+pub fn is_frozen(group: &Fd) -> Result<bool, Errno> {
+    let begun = Instant::now();
+    loop {
+        let mut room = [0; 256];
+        let events = read(group, c"cgroup.events", &mut room)?;
+        if events.lines().any(|line| matches!(line, "frozen 1" | "populated 0")) {
+            return Ok(true);
+        }
+        if begun.elapsed() > FREEZING {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_micros(500));
     }
 }
 

@@ -109,6 +109,14 @@ pub struct Made {
     pub cgroup: Option<Cgroup>,
 }
 
+impl Made {
+    /// The writable layer of its root.
+    #[must_use]
+    pub fn upper(&self) -> PathBuf {
+        self.data.join(uppers::name(0))
+    }
+}
+
 impl Launcher {
     /// Prepares this process, which must be single-threaded and its own: mount namespace, directories, cgroup parent;
     /// undoes first what a dead shim left.

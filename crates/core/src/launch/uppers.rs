@@ -18,7 +18,7 @@ pub(super) fn make(launch: &Launch, made: &mut Made, mapped: bool) -> Result<Vec
     for (index, layered) in launch.rootfs.iter().enumerate() {
         let lowers: Vec<&Path> = layered.lowers.iter().map(Path::new).collect();
         let top = lowers.first().ok_or_else(|| Error::invalid("rootfs", "has no layer"))?;
-        let (upper, work) = (made.data.join(format!("u{index}")), made.data.join(format!("w{index}")));
+        let (upper, work) = (made.data.join(name(index)), made.data.join(format!("w{index}")));
         fs::create_dir(&upper).at(Stage::SOURCE, upper.to_string_lossy())?;
         fs::create_dir(&work).at(Stage::SOURCE, work.to_string_lossy())?;
         made.uppers = index + 1;
@@ -49,13 +49,18 @@ pub(super) fn make(launch: &Launch, made: &mut Made, mapped: bool) -> Result<Vec
     Ok(overlays)
 }
 
+/// The directory of a writable layer, in the container's own.
+pub(super) fn name(index: usize) -> String {
+    format!("u{index}")
+}
+
 /// Whether the writable layers held nothing and are gone: the common end of a short run, a few rmdir instead of a
 /// walk. The names are overlayfs's own, for an upper that is volatile.
 pub(super) fn remove_empty(made: &Made) -> bool {
     const MADE_BY_OVERLAY: [&str; 3] = ["work/incompat/volatile", "work/incompat", "work"];
     (0..made.uppers).all(|index| {
         let work = made.data.join(format!("w{index}"));
-        fs::remove_dir(made.data.join(format!("u{index}"))).is_ok()
+        fs::remove_dir(made.data.join(name(index))).is_ok()
             && fs::remove_file(work.join("work/incompat/volatile/dirty")).is_ok()
             && MADE_BY_OVERLAY.iter().all(|name| fs::remove_dir(work.join(name)).is_ok())
             && fs::remove_dir(work).is_ok()

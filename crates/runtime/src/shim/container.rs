@@ -7,7 +7,7 @@ use caisson_core::channel::{Ended, Event, Listed};
 use caisson_core::clock;
 use caisson_core::launch::{Launcher, Made, Running, Undo};
 use caisson_core::layers::Held;
-use caisson_core::{Code, Error, Stage};
+use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::Fd;
 use caisson_sys::process::{self, End};
 use nix::sys::epoll::Epoll;
@@ -35,6 +35,9 @@ pub(super) struct Container {
     stale: Vec<Member>,
     sweep_at: u64,
     undoing: Undoing,
+    /// How many read its files; how many of them have it stopped.
+    readers: usize,
+    pausers: usize,
     /// Nobody removes its image before it is gone.
     layer: Option<Held>,
 }
@@ -76,6 +79,8 @@ impl Container {
             stale: Vec::new(),
             sweep_at: 0,
             undoing: Undoing::NotYet,
+            readers: 0,
+            pausers: 0,
             layer,
         }
     }
@@ -139,11 +144,39 @@ impl Container {
         });
     }
 
+    /// From now on somebody reads its files, for as long as which they stay; with `pause` all in it is stopped, if it has a
+    /// group. Answers whether it is: [`cgroup::is_frozen`] says when.
+    ///
+    /// # Errors
+    /// As a write to cgroup.freeze.
+    pub(super) fn read(&mut self, pause: bool) -> Result<bool> {
+        let group = self.made.cgroup.as_ref().filter(|_| pause);
+        if let Some(group) = group.filter(|_| self.pausers == 0) {
+            group.freeze(true).at(Stage::CGROUP, "cgroup.freeze")?;
+        }
+        let paused = group.is_some();
+        self.readers += 1;
+        self.pausers += usize::from(paused);
+        Ok(paused)
+    }
+
+    /// One of those who read it is at its end.
+    pub(super) fn was_read(&mut self, paused: bool) {
+        self.readers -= 1;
+        self.pausers -= usize::from(paused);
+        if let (true, 0, Some(group)) = (paused, self.pausers, &self.made.cgroup) {
+            let _ = group.freeze(false);
+        }
+    }
+
     fn ended(&mut self) -> &mut Ended {
         &mut self.command.ended
     }
 
     pub(super) fn undo(&mut self, launcher: &Launcher, patience: u64) {
+        if self.readers > 0 && matches!(self.undoing, Undoing::NotYet) {
+            return;
+        }
         let since = match &self.undoing {
             Undoing::NotYet => clock::now(),
             Undoing::Busy { since } => *since,

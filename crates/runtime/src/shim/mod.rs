@@ -7,6 +7,7 @@ mod container;
 mod dial;
 mod exec;
 mod listening;
+mod pack;
 mod peer;
 mod peers;
 mod request;
@@ -272,7 +273,10 @@ impl Shim {
         if let Some(report) = &unpacker.report {
             let _ = self.epoll.delete(report);
         }
-        self.unpackers.remove(&token);
+        let reads = self.unpackers.remove(&token).and_then(|unpacker| unpacker.reads);
+        if let Some(reads) = reads {
+            self.was_read(reads);
+        }
         match outcome {
             Outcome::Unpacked => self.tell(&Event::Unpacked { token }),
             Outcome::Failed(error) => self.tell(&Event::Failed { token, error }),

@@ -122,6 +122,9 @@ impl Shim {
             self.containers.values_mut().for_each(|container| container.kill(channel::CAUSE_ABORTED));
             self.unpackers.values_mut().for_each(super::Unpacker::cancel);
         }
+        let reading =
+            self.unpackers.iter_mut().filter(|(token, _)| number != OWNER && *token / TOKENS == number);
+        reading.for_each(|(_, packer)| packer.cancel());
         let its = self.execs.iter_mut().filter(|(token, _)| number == OWNER || *token / TOKENS == number);
         its.for_each(|(_, exec)| exec.kill(channel::CAUSE_ABORTED));
         self.waiting.retain(|(_, token)| token / TOKENS != number);

@@ -116,6 +116,14 @@ impl Shim {
                 let held = started.and_then(|spooler| self.hold(token, spooler));
                 self.tell_failure(token, held);
             }
+            Request::Commit { token, container, pause } => {
+                let started = self.commit(token, container, pause, descriptors.first());
+                self.tell_failure(token, started);
+            }
+            Request::Export { token, container } => {
+                let started = self.export(token, container, descriptors.first());
+                self.tell_failure(token, started);
+            }
             Request::Dial { token, container, port } => {
                 let dialed = self.dial(token, container, port, descriptors.first());
                 self.tell_failure(token, dialed);
@@ -149,7 +157,7 @@ impl Shim {
         }
     }
 
-    fn tell_failure(&mut self, token: u64, outcome: Result<()>) {
+    pub(super) fn tell_failure(&mut self, token: u64, outcome: Result<()>) {
         if let Err(error) = outcome {
             self.tell(&Event::Failed { token, error });
         }

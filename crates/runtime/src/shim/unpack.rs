@@ -1,5 +1,5 @@
 //! The unpacker: a forked role of the shim that holds a blob, or an archive of images, a socket for its failure, and
-//! nothing else of the shim's.
+//! nothing else of the shim's. The packer (pack.rs) is one, too.
 
 use super::child;
 use caisson_core::archive;
@@ -32,6 +32,16 @@ pub(super) struct Unpacker {
     /// Why there is nothing to wait for but the cleaning.
     failure: Option<Error>,
     cancelled: bool,
+    /// What it reads, if it is a container.
+    pub(super) reads: Option<Read>,
+}
+
+/// A container that is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    pub(super) container: u64,
+    /// Whether it is stopped for that.
+    pub(super) paused: bool,
 }
 
 /// What the end of an unpacker means.
@@ -48,16 +58,20 @@ pub(super) enum Outcome {
 }
 
 impl Unpacker {
-    /// Starts to unpack a layer from its blob, with a gate if the layers below are on their way.
+    /// Starts to unpack a layer from its blob, with a gate if the layers below are on their way; or to check one.
     pub(super) fn start(
         data_root: &Path,
         (blob, gate): (&Fd, Option<&Fd>),
         layer: &Layer,
         ids: Option<&IdMap>,
     ) -> Result<Self> {
-        Self::work(blob, gate, |blob, gate| {
+        Self::work(Stage::UNPACK, blob, gate, |blob, gate| {
+            let store = Store::open(data_root)?;
+            if layer.check {
+                return store.check(blob.into(), layer, ids);
+            }
             let source = Source { blob: blob.into(), gate: gate.map(Into::into) };
-            Store::open(data_root)?.unpack(source, layer, ids, |offset| {
+            store.unpack(source, layer, ids, |offset| {
                 channel::send(REPORT, &Report::Wanted { offset }, &[], true).at(Stage::UNPACK, "report")
             })
         })
@@ -65,7 +79,7 @@ impl Unpacker {
 
     /// Starts to read an archive of images into a directory, or with `layer` one layer.
     pub(super) fn spool(source: &Fd, directory: &Fd, layer: bool) -> Result<Self> {
-        Self::work(source, Some(directory), |source, directory| {
+        Self::work(Stage::UNPACK, source, Some(directory), |source, directory| {
             let missing = || Error::new(Code::Internal, Stage::UNPACK, "directory", "is not there");
             let (source, directory) = (File::from(OwnedFd::from(source)), directory.ok_or_else(missing)?);
             if layer { archive::spool_layer(source, &directory) } else { archive::spool(source, &directory) }
@@ -73,19 +87,25 @@ impl Unpacker {
     }
 
     /// Starts a child that has a blob, perhaps something more, and nothing else.
-    fn work(blob: &Fd, more: Option<&Fd>, work: impl FnOnce(Fd, Option<Fd>) -> Result<()>) -> Result<Self> {
+    pub(super) fn work(
+        stage: Stage,
+        blob: &Fd,
+        more: Option<&Fd>,
+        work: impl FnOnce(Fd, Option<Fd>) -> Result<()>,
+    ) -> Result<Self> {
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-        let (report, theirs) = pair.at(Stage::UNPACK, "socketpair")?;
+        let (report, theirs) = pair.at(stage, "socketpair")?;
         let (report, theirs): (Fd, Fd) = (report.into(), theirs.into());
-        let process = child::fork(Stage::UNPACK, || {
-            let _ = identity::set_name(c"caisson-unpack");
+        let process = child::fork(stage, || {
+            let _ =
+                identity::set_name(if stage == Stage::PACK { c"caisson-pack" } else { c"caisson-unpack" });
             // The owner's sockets and every container's pipes go: their ends must not depend on us.
             let alone = fd::place(blob, BLOB.0)
                 .and_then(|()| fd::place(&theirs, REPORT.0))
                 .and_then(|()| more.map_or(Ok(()), |more| fd::place(more, MORE.0)))
                 .and_then(|()| fd::close_from(3));
-            let worked = alone.at(Stage::UNPACK, "descriptors").and_then(|()| {
-                let own = |number| fd::duplicate(number, 3).at(Stage::UNPACK, "descriptors");
+            let worked = alone.at(stage, "descriptors").and_then(|()| {
+                let own = |number| fd::duplicate(number, 3).at(stage, "descriptors");
                 let more = more.map(|_| own(MORE)).transpose()?;
                 work(own(BLOB)?, more)
             });
@@ -93,7 +113,13 @@ impl Unpacker {
             let _ = channel::send(REPORT, &Report::Failed { error }, &[], true);
             1
         })?;
-        Ok(Self { process, report: Some(report), said: None, failure: None, cancelled: false })
+        Ok(Self { process, report: Some(report), said: None, failure: None, cancelled: false, reads: None })
+    }
+
+    /// It reads a container.
+    pub(super) fn reading(mut self, reads: Read) -> Self {
+        self.reads = Some(reads);
+        self
     }
 
     /// Starts to remove what dead unpackers left; `failure` is what is told of it at the end.
@@ -108,7 +134,7 @@ impl Unpacker {
                 0
             })
         })?;
-        Ok(Self { process, report: None, said: None, failure, cancelled: false })
+        Ok(Self { process, report: None, said: None, failure, cancelled: false, reads: None })
     }
 
     /// Ends it. A cleaner is left to its work, which is short.
@@ -151,11 +177,17 @@ impl Unpacker {
         if let Some(error) = self.said.take() {
             return Some(Outcome::Failed(error));
         }
+        let (stage, role) = match self.reads {
+            Some(_) => (Stage::PACK, "packing"),
+            None => (Stage::UNPACK, "unpacking"),
+        };
         let message = match (self.cancelled, end.signaled) {
             (true, _) => "was cancelled".to_owned(),
-            (false, true) => format!("the unpacking process was ended by signal {}", end.status),
-            (false, false) => "the unpacking process could not begin".to_owned(),
+            (false, true) => format!("the {role} process was ended by signal {}", end.status),
+            (false, false) => format!("the {role} process could not begin"),
         };
-        Some(Outcome::Unclean(Error::new(Code::Archive, Stage::UNPACK, "", message)))
+        let error = Error::new(Code::Archive, stage, "", message);
+        // What a packer leaves is its asker's.
+        Some(if self.reads.is_some() { Outcome::Failed(error) } else { Outcome::Unclean(error) })
     }
 }

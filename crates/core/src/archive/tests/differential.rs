@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A tree with one of everything.
-fn plant(root: &Path, long: bool) {
+pub(super) fn plant(root: &Path, long: bool) {
     fs::create_dir_all(root.join("a/b/c")).unwrap();
     for (name, mode) in [
         ("a/f", 0o644),

@@ -2,14 +2,15 @@
 
 use super::build::{Header, Tar};
 use super::{Scratch, is_root, open_directory, options, snapshot};
-use crate::archive::{Options, Owner, unpack};
+use crate::archive::{Lowers, Options, Owner, unpack};
 use caisson_sys::file::{open, openat2};
-use caisson_sys::{Cwd, xattr};
+use caisson_sys::{Cwd, Fd, xattr};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 fn is_whiteout(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
@@ -196,6 +197,84 @@ fn missing_parents_are_as_below_or_0755() {
     scratch.unpack_with(&archive, &Options { lowers: Some(&lowers), ..options() }).unwrap();
     let mode = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("tmp"), mode("tmp/a")), (0o1777, 0o755));
+}
+
+/// Lower layers that must not be asked for before one name of the layer is there, and first before another is.
+#[derive(Debug)]
+struct Asked {
+    layers: super::Known,
+    after: PathBuf,
+    before: Option<PathBuf>,
+    once: Once,
+}
+
+impl Lowers for Asked {
+    fn roots(&self) -> crate::Result<&[Fd]> {
+        self.once.call_once(|| {
+            assert!(self.after.exists(), "asked for too early");
+            assert!(self.before.as_ref().is_none_or(|name| !name.exists()), "asked for too late");
+        });
+        self.layers.roots()
+    }
+}
+
+#[test]
+fn missing_parents_wait_for_the_last_entry() {
+    let scratch = Scratch::new();
+    let lower = scratch.directory("lower");
+    for name in ["as-below", "described", "replaced", "replaced/in", "again", "file"] {
+        fs::create_dir(lower.join(name)).unwrap();
+        fs::set_permissions(lower.join(name), fs::Permissions::from_mode(0o1711)).unwrap();
+    }
+    let archive = Tar::new()
+        .file("as-below/f", "x")
+        .file("described/f", "x")
+        .directory("described")
+        .file("replaced/in/f", "x")
+        .file("replaced", "no directory")
+        .file("again/f", "x")
+        .file("again", "no directory for a moment")
+        .directory("again")
+        .file("file/f", "x")
+        .file("last", "x")
+        .end();
+    let lowers = Asked {
+        layers: super::Known(vec![open_directory(&lower)]),
+        after: scratch.layer().join("last"),
+        before: None,
+        once: Once::new(),
+    };
+    scratch.unpack_with(&archive, &Options { lowers: Some(&lowers), ..options() }).unwrap();
+    let mode = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().mode() & 0o7777;
+    let plain = mode("described");
+    assert_eq!((mode("as-below"), mode("file"), mode("again")), (0o1711, 0o1711, plain));
+    assert!(plain != 0o1711 && fs::metadata(scratch.layer().join("replaced")).unwrap().is_file());
+}
+
+#[test]
+fn missing_parents_are_kept_within_bounds() {
+    let scratch = Scratch::new();
+    let lower = scratch.directory("lower");
+    let long = "n".repeat(90);
+    let names: Vec<_> = (0..8000).map(|at| format!("{long}{at:04}")).collect();
+    let mut archive = Tar::new();
+    for name in &names {
+        archive = archive.file(&format!("{name}/f"), "");
+    }
+    for name in [&names[0], &names[7999]] {
+        fs::create_dir(lower.join(name)).unwrap();
+        fs::set_permissions(lower.join(name), fs::Permissions::from_mode(0o1711)).unwrap();
+    }
+    // Some seven thousand fill a mebibyte.
+    let asked = Asked {
+        layers: super::Known(vec![open_directory(&lower)]),
+        after: scratch.layer().join(&names[6500]),
+        before: Some(scratch.layer().join(&names[7000])),
+        once: Once::new(),
+    };
+    scratch.unpack_with(&archive.end(), &Options { lowers: Some(&asked), ..options() }).unwrap();
+    let mode = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode(&names[0]), mode(&names[1]), mode(&names[7999])), (0o1711, 0o755, 0o1711));
 }
 
 #[test]

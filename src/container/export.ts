@@ -1,0 +1,76 @@
+/** The root file system of a container that runs, as an archive. */
+import type { Writable } from 'node:stream'
+import { refuse } from '../errors.ts'
+import { writeTo } from '../image/target.ts'
+import { native } from '../native.ts'
+import { ask } from './ask.ts'
+import { bare } from './options.ts'
+import { opened } from './stdio.ts'
+import type { Connection } from './shim.ts'
+import { streams } from './streams.ts'
+
+/** How a container is exported. */
+export interface ExportOptions {
+  /** Aborting it ends the export; of a file nothing is left. */
+  signal?: AbortSignal
+}
+
+const never = new AbortController().signal
+
+/** The bytes, as they come; or why there are no more. */
+async function* archiveOf(
+  connection: Connection,
+  container: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const { addon } = native()
+  const { Socket } = streams()
+  const [read = -1, write = -1] = opened(() => addon.pipe())
+  addon.widen(write)
+  const reader = new Socket({ fd: read, readable: true, writable: false })
+  addon.releaseDescriptor(read)
+  const over = new AbortController()
+  const token = connection.token()
+  const packed = ask(
+    connection,
+    token,
+    (shim) => shim.export(token, container, write),
+    AbortSignal.any([signal, over.signal]),
+  )
+  // The shim has it: its end is seen only if nobody else has it open.
+  addon.closeDescriptor(write)
+  packed.catch(() => {})
+  try {
+    yield* reader as AsyncIterable<Buffer>
+    // An archive that ends early ends as one that is whole.
+    await packed
+  } finally {
+    over.abort()
+    reader.destroy()
+    await Promise.allSettled([packed])
+  }
+}
+
+/** Exports the container with this number to a file, written aside and renamed, or to a stream, which is ended. */
+export async function exportOver(
+  connection: Connection,
+  container: number,
+  target: string | Writable,
+  given: ExportOptions = {},
+): Promise<void> {
+  const options = bare(given)
+  const other = Object.keys(options).find((name) => name !== 'signal')
+  if (other !== undefined) throw refuse(other, 'unknown option')
+  if (
+    typeof target === 'string' ? target === '' : typeof (target as Writable | undefined)?.write !== 'function'
+  )
+    throw refuse('target', 'is neither a path nor a stream')
+  const { signal = never } = options
+  signal.throwIfAborted()
+  try {
+    await writeTo(target, archiveOf(connection, container, signal), signal)
+  } catch (error) {
+    signal.throwIfAborted()
+    throw error
+  }
+}

@@ -1,0 +1,138 @@
+/** Removing images that nobody asked for by name: the dangling, the unused, the least recently used. */
+import { surplus } from './budget.ts'
+import type { Weighed } from './budget.ts'
+import { collect, collectHeld } from './collect.ts'
+import type { Collected } from './collect.ts'
+import type { Content, Entry } from './content.ts'
+import type { PruneOptions, Removed } from './info.ts'
+import { readImages } from './known.ts'
+import type { Known } from './known.ts'
+import { showName } from './reference.ts'
+import type { ImageStore } from './store.ts'
+
+/** Whose images are removed. */
+export interface PruneContext {
+  root: string
+  content: Content
+  store: ImageStore
+  /** Whether a container runs of one of these. */
+  isUsed: (entries: readonly Entry[]) => boolean
+}
+
+/** What went, and what of it is to be swept. */
+export interface Pruned extends Removed {
+  collected: Collected
+}
+
+const nothing: Collected = { layers: 0, blobs: 0, bytes: 0 }
+
+function isDangling({ entries }: Known): boolean {
+  return entries.every(({ name }) => name === undefined)
+}
+
+function removed(gone: readonly Known[], collected: Collected): Pruned {
+  return {
+    untagged: gone.flatMap(({ entries }) =>
+      entries.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
+    ),
+    deleted: gone.map(({ manifest }) => manifest.config.digest),
+    collected,
+  }
+}
+
+/** Removes all of a kind. */
+export async function prune(
+  context: PruneContext,
+  { all = false, blobs = false }: Pick<PruneOptions, 'all' | 'blobs'>,
+): Promise<Pruned> {
+  const { root, content, store, isUsed } = context
+  const { known, damaged } = readImages(content)
+  const gone = known.filter((one) => (all || isDangling(one)) && !isUsed(one.entries))
+  // An image that has a name under one manifest needs no other; what cannot be read and has no name no pull mends.
+  const isSpare = ({ name }: Entry): boolean => name === undefined
+  const spare = known.flatMap((one) => (isDangling(one) ? [] : one.entries.filter(isSpare)))
+  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...damaged.filter(isSpare)]
+  const digests = new Set(entriesGone.map(({ digest }) => digest))
+  // That their blobs are missing is no damage then.
+  const isBare = ({ digest }: Entry): boolean => {
+    const facts = blobs ? store.image(digest) : undefined
+    return facts !== undefined && store.has(facts)
+  }
+  if (digests.size > 0 || blobs)
+    await content.change((entries) =>
+      entries
+        .filter(({ digest }) => !digests.has(digest))
+        .map((entry) => (isBare(entry) ? { ...entry, pruned: true } : entry)),
+    )
+  return removed(gone, collect(root, content, store, { blobs, layouts: all }) ?? nothing)
+}
+
+/** How many bytes the store takes. */
+function sizeOf({ content, store }: PruneContext): number {
+  const layers = store.layers().reduce((sum, { bytes }) => sum + bytes, 0)
+  return content.blobs().reduce((sum, { size }) => sum + size, layers)
+}
+
+function weigh(
+  { content, store, isUsed }: PruneContext,
+  image: Known,
+  held: ReadonlySet<string>,
+): Weighed<Known> {
+  const parts = new Map<string, number>()
+  const sizes = new Map(content.blobs().map(({ digest, size }) => [digest, size]))
+  const blob = (digest: string): void => void parts.set(digest, sizes.get(digest) ?? 0)
+  const { entries } = image
+  for (const entry of new Map(entries.map((one) => [one.digest, one])).values()) {
+    const { config, layers } = content.manifest(entry)
+    for (const { digest } of [entry, config, ...layers]) blob(digest)
+    for (const chain of store.image(entry.digest)?.chains ?? [])
+      parts.set(chain, store.layer(chain)?.bytes ?? 0)
+  }
+  for (const { served } of entries) if (served !== undefined) blob(served)
+  return {
+    image,
+    parts,
+    used: Math.max(...entries.map(({ digest }) => store.lastUsed(digest))),
+    isNamed: !isDangling(image),
+    isHeld: () => entries.some(({ digest }) => held.has(digest)) || isUsed(entries),
+  }
+}
+
+/**
+ * Removes images that no container uses until the store is within `limit` bytes: those without a name first, then with `all`
+ * those that were not used for longest. Not while somebody pulls, who may need them, and not those of `held`, by their
+ * manifests' digests.
+ */
+export async function shrink(
+  context: PruneContext,
+  limit: number,
+  { all, held = new Set() }: { all: boolean; held?: ReadonlySet<string> },
+): Promise<Pruned> {
+  const { root, content, store } = context
+  if (sizeOf(context) <= limit) return removed([], nothing)
+  const lock = content.collect()
+  if (lock === undefined) return removed([], nothing)
+  try {
+    const before = collectHeld(root, content, store, {})
+    const weighed = readImages(content).known.map((image) => {
+      const one = weigh(context, image, held)
+      return all || !one.isNamed ? one : { ...one, isHeld: () => true }
+    })
+    const gone = surplus(weighed, sizeOf(context), limit)
+    const digests = new Set(gone.flatMap(({ entries }) => entries.map(({ digest }) => digest)))
+    if (digests.size > 0)
+      await content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
+    const after = collectHeld(root, content, store, {})
+    // Last what layouts elsewhere can give again.
+    const last =
+      all && sizeOf(context) > limit ? collectHeld(root, content, store, { layouts: true }) : nothing
+    const sum = (of: (one: Collected) => number): number => of(before) + of(after) + of(last)
+    return removed(gone, {
+      layers: sum(({ layers }) => layers),
+      blobs: sum(({ blobs }) => blobs),
+      bytes: sum(({ bytes }) => bytes),
+    })
+  } finally {
+    lock.release()
+  }
+}

@@ -1,0 +1,293 @@
+/**
+ * Whether what is in the store is still what its names say. Documents and blobs are hashed, and each layer's tree is held
+ * against its blob. What is damaged is moved out of the way, so that the next pull gets it anew, and nothing else.
+ */
+import { createHash } from 'node:crypto'
+import { closeSync, createReadStream, existsSync } from 'node:fs'
+import { constants } from 'node:os'
+import { pipeline } from 'node:stream/promises'
+import { CaissonError, refuse } from '../errors.ts'
+import type { ErrorCode } from '../errors.ts'
+import { setAside } from './aside.ts'
+import { parseConfig } from './config.ts'
+import type { Content, Entry } from './content.ts'
+import type { Fault, VerifiedImage } from './info.ts'
+import type { UnpackLayer } from './layers.ts'
+import { hostPlatform, mostConfigBytes, mostManifestBytes, parseManifest } from './manifest.ts'
+import type { Descriptor, Index, Manifest } from './manifest.ts'
+import { fullName, parseName, showName } from './reference.ts'
+import { chainIds } from './store.ts'
+import type { ImageStore } from './store.ts'
+
+/** What is verified, and by whom. */
+export interface VerifyContext {
+  store: ImageStore
+  content: Content
+  unpackLayer: UnpackLayer
+}
+
+/** A fault as it is found, and what mends it: answers why it was left, if it was. */
+interface Found {
+  fault: Omit<Fault, 'left'>
+  mend?: () => string | undefined
+}
+
+/** What may say something of a blob or a tree. */
+const speaking: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_DIGEST',
+  'ERR_ARCHIVE',
+  'ERR_IMAGE_LIMIT',
+  'ERR_UNSUPPORTED',
+  'ERR_IMAGE_NOT_FOUND',
+])
+
+/** One image under all its names. */
+interface Target {
+  entry: Entry
+  names: string[]
+}
+
+/** What a name, an id, or the beginning of an id means: also of an image whose documents cannot be read. */
+function isMeant(reference: string, { entry, names }: Target, id: string): boolean {
+  const hex = reference.replace(/^sha256:/, '')
+  if (/^[a-f0-9]{1,64}$/.test(hex) && [id, entry.digest].some((one) => one.slice(7).startsWith(hex)))
+    return true
+  try {
+    return names.includes(fullName(parseName(reference)))
+  } catch (error) {
+    if (error instanceof CaissonError) return false
+    throw error
+  }
+}
+
+class Verification {
+  readonly #context: VerifyContext
+  readonly #signal: AbortSignal
+  /** Layers that images share are looked at once. */
+  readonly #layers = new Map<string, Found[]>()
+
+  constructor(context: VerifyContext, signal: AbortSignal) {
+    this.#context = context
+    this.#signal = signal
+  }
+
+  targets(references: readonly string[]): Target[] {
+    const { content, store } = this.#context
+    const all = new Map<string, Target>()
+    for (const entry of content.entries()) {
+      const target = all.get(entry.digest) ?? { entry, names: [] }
+      if (entry.name !== undefined) target.names.push(entry.name)
+      // The index that one of them came from is looked at, too.
+      if (target.entry.served === undefined) target.entry = entry
+      all.set(entry.digest, target)
+    }
+    if (references.length === 0) return [...all.values()]
+    const wanted = new Set<Target>()
+    for (const reference of references) {
+      if (reference === '') throw refuse('image', 'is empty')
+      const meant = [...all.values()].filter((one) =>
+        isMeant(reference, one, store.image(one.entry.digest)?.id ?? ''),
+      )
+      if (meant.length === 0)
+        throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
+      for (const one of meant) wanted.add(one)
+    }
+    return [...wanted]
+  }
+
+  async image({ entry, names }: Target): Promise<VerifiedImage> {
+    const { content, store } = this.#context
+    const kept = await content.keep(this.#signal)
+    let found: Found[]
+    try {
+      found = await this.#look(entry)
+    } finally {
+      kept.release()
+    }
+    const faults = this.#mend(found)
+    return {
+      digest: entry.digest,
+      id: store.image(entry.digest)?.id,
+      names: names.map(showName),
+      isWhole: faults.every(({ state }) => state === 'unverifiable'),
+      faults,
+    }
+  }
+
+  /** Under the lock that collecting has alone: nobody builds on what is thrown away. */
+  #mend(found: readonly Found[]): Fault[] {
+    if (found.every(({ mend }) => mend === undefined)) return found.map(({ fault }) => ({ ...fault }))
+    const lock = this.#context.content.collect()
+    try {
+      return found.map(({ fault, mend }) => {
+        const left = lock === undefined ? 'a pull is at work' : mend?.()
+        return mend === undefined || left === undefined ? { ...fault } : { ...fault, left }
+      })
+    } finally {
+      lock?.release()
+    }
+  }
+
+  async #look(entry: Entry): Promise<Found[]> {
+    const found: Found[] = []
+    const { served, digest } = entry
+    if (served !== undefined && served !== digest) this.#index(served, found)
+    const manifest = this.#document(entry, 'manifest', mostManifestBytes, found, (bytes, what) =>
+      parseManifest(bytes, what, entry.mediaType),
+    )
+    if (manifest?.kind !== 'manifest') return found
+    const { layers, config } = manifest
+    const platform = entry.platform ?? hostPlatform()
+    const read = this.#document(config, 'config', mostConfigBytes, found, (bytes, what) =>
+      parseConfig(bytes, what, layers.length, platform),
+    )
+    const { diffIds } = read ?? {}
+    const chains = diffIds && chainIds(diffIds)
+    for (const [at, layer] of layers.entries()) {
+      this.#signal.throwIfAborted()
+      const chain = chains?.[at] ?? ''
+      const key = `${chain} ${layer.digest}`
+      const known =
+        this.#layers.get(key) ??
+        (await this.#layer(entry, layer, chain, diffIds?.[at], chains?.slice(0, at) ?? []))
+      this.#layers.set(key, known)
+      found.push(...known.map((one) => ({ ...one, fault: { ...one.fault, layer: at } })))
+    }
+    return found
+  }
+
+  /** An index, of which nobody here knows the size. */
+  #index(digest: string, found: Found[]): void {
+    const { content } = this.#context
+    const known = content.blobs().find((blob) => blob.digest === digest)
+    const size = known?.size ?? 0
+    this.#document(
+      { mediaType: '', digest, size },
+      'index',
+      mostManifestBytes,
+      found,
+      (bytes, what): Index | Manifest => parseManifest(bytes, what, undefined),
+    )
+  }
+
+  #document<Document>(
+    descriptor: Descriptor,
+    part: Fault['part'],
+    most: number,
+    found: Found[],
+    parse: (bytes: Buffer, what: string) => Document,
+  ): Document | undefined {
+    const { content } = this.#context
+    const { digest } = descriptor
+    const what = `${part} ${digest}`
+    let bytes: Buffer | undefined
+    try {
+      bytes = content.layout.blob(descriptor, most, what)
+      return parse(bytes, what)
+    } catch (error) {
+      if (!(error instanceof CaissonError)) throw error
+      const state = existsSync(content.path(digest)) ? 'damaged' : 'missing'
+      const fault = { part, digest, state, message: error.message } as const
+      // One that hashes right is what its maker wrote: no pull would bring another.
+      const mend = (): string | undefined => {
+        content.remove(digest)
+        return undefined
+      }
+      found.push({ fault, ...(state === 'damaged' && bytes === undefined && { mend }) })
+      return undefined
+    }
+  }
+
+  async #hash(digest: string): Promise<string> {
+    const hash = createHash('sha256')
+    await pipeline(createReadStream(this.#context.content.path(digest)), hash, { signal: this.#signal })
+    return `sha256:${hash.digest('hex')}`
+  }
+
+  /** A layer: its blob, and its tree if the config could be read, which says whose it is. */
+  async #layer(
+    entry: Entry,
+    layer: Descriptor,
+    chain: string,
+    diffId: string | undefined,
+    below: readonly string[],
+  ): Promise<Found[]> {
+    const { store, content } = this.#context
+    const { digest, size } = layer
+    const found: Found[] = []
+    const say = (
+      part: 'blob' | 'tree',
+      state: Fault['state'],
+      message: string,
+      mend?: Found['mend'],
+    ): void => {
+      found.push({ fault: { part, digest, state, message }, ...(mend !== undefined && { mend }) })
+    }
+    const drop = (): string | undefined => {
+      content.remove(digest)
+      return undefined
+    }
+    const aside = (): string | undefined =>
+      setAside(store, chain) ? undefined : 'a running container uses it'
+    const isBroken = chain !== '' && store.isBroken(chain)
+    if (isBroken) say('tree', 'damaged', 'its mark or its tree cannot be read', aside)
+    const isThere = chain !== '' && !isBroken && store.layer(chain) !== undefined
+    if (!isThere && !isBroken && store.image(entry.digest)?.chains.includes(chain) === true)
+      say('tree', 'missing', 'is not here')
+    if (!content.has(digest, size)) {
+      if (existsSync(content.path(digest))) say('blob', 'damaged', `has not ${size} bytes`, drop)
+      else if (entry.pruned === true) say('blob', 'unverifiable', 'was pruned')
+      else say('blob', 'missing', 'is not here')
+      if (isThere) say('tree', 'unverifiable', 'its blob is not here')
+      return found
+    }
+    if (diffId === undefined) {
+      if ((await this.#hash(digest)) !== digest) say('blob', 'damaged', 'its bytes have another digest', drop)
+      say('tree', 'unverifiable', 'the config, which says what it is, cannot be read')
+      return found
+    }
+    const blob = content.layout.open(layer)
+    try {
+      await this.#context.unpackLayer(
+        { chain, lowers: below.toReversed(), digest, size, diffId, blob, keep: false, check: true },
+        this.#signal,
+      )
+    } catch (error) {
+      this.#signal.throwIfAborted()
+      if (!(error instanceof CaissonError) || !speaking.has(error.code)) throw error
+      const { code, stage, errno } = error
+      const message = error.message.replace(/^(?:verify|unpack): /, '')
+      if (stage === 'verify' && errno === undefined) say('tree', 'damaged', message, aside)
+      else if (errno !== undefined && errno !== constants.errno.EIO) throw error
+      else if (errno !== undefined || (await this.#hash(digest)) !== digest) {
+        say('blob', 'damaged', message, drop)
+        if (isThere) say('tree', 'unverifiable', 'its blob is damaged')
+      }
+      // The right bytes: the image itself is wrong, or a layer below is.
+      else say('tree', code === 'ERR_DIGEST' ? 'damaged' : 'unverifiable', message)
+    } finally {
+      closeSync(blob)
+    }
+    return found
+  }
+}
+
+/**
+ * Verifies images, all where none is named, and moves what is damaged out of the way.
+ * @throws CaissonError ERR_IMAGE_NOT_FOUND; those of what could not be read for want of room or rights.
+ */
+export async function verify(
+  context: VerifyContext,
+  references: readonly string[],
+  signal: AbortSignal,
+  report?: (image: VerifiedImage) => void,
+): Promise<VerifiedImage[]> {
+  const verification = new Verification(context, signal)
+  const verified: VerifiedImage[] = []
+  for (const target of verification.targets(references)) {
+    const image = await verification.image(target)
+    report?.(image)
+    verified.push(image)
+  }
+  return verified
+}
