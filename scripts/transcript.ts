@@ -12,7 +12,7 @@ import { imageOf } from '../__test__/programs/make.ts'
 import { debian, user } from '../__test__/registry/debian.ts'
 
 const host = 'localhost:5000'
-const [nginx, web] = [`${host}/team/nginx:1`, `${host}/team/web:stable`]
+const [nginx, web, page] = [`${host}/team/nginx:1`, `${host}/team/web:stable`, `${host}/team/page:1`]
 const commands = [
   `echo ${user.password} | caisson login --username ${user.username} --password-stdin ${host}`,
   `caisson pull ${nginx}`,
@@ -27,6 +27,11 @@ const commands = [
   'caisson images',
   'caisson load --input web.tar',
   `caisson run --rm --pull never ${web} cat /etc/debian_version`,
+  `caisson run --name changed ${web} sh -c 'echo hello >/page; sleep 60' & sleep 2`,
+  `caisson commit --message 'a page' --change 'CMD cat /page' changed ${page}`,
+  'caisson stop -t 0 changed',
+  `caisson run --rm ${page}`,
+  `caisson push ${page}`,
   'caisson system df',
   'caisson image prune --force --blobs',
   'caisson image prune --force --all',
@@ -38,6 +43,8 @@ const commands = [
 const escape = '\u001B['
 const again = new RegExp(`${escape.replace('[', String.raw`\[`)}\\d+A`)
 const frames = 4
+/** Before each command. */
+const begin = '\u0001'
 
 /** A few of the frames of what was drawn again, the first and the last among them. */
 function readable(output: string): string {
@@ -74,16 +81,21 @@ try {
     TERM: 'xterm',
     LANG: 'C.UTF-8',
   }
-  const shown = commands.map((command) => {
-    const words = ['--quiet', '--return', '--command', `stty cols 100 rows 40; ${command}`, '/dev/null']
-    const output = execFileSync('script', words, {
-      env,
-      cwd: env.HOME,
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    return `$ ${command}\n${readable(output).replaceAll(env.HOME, '~')}`
+  // One shell for all, so that what runs in the background stays.
+  const shell = `stty cols 100 rows 40; for line; do printf '${begin}$ %s\\n' "$line"; eval "$line"; done; wait`
+  const quoted = ['bash', '-c', shell, 'bash', ...commands].map(
+    (word) => `'${word.replaceAll("'", String.raw`'\''`)}'`,
+  )
+  const output = execFileSync('script', ['--quiet', '--return', '--command', quoted.join(' '), '/dev/null'], {
+    env,
+    cwd: env.HOME,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
   })
+  const shown = output
+    .split(begin)
+    .slice(1)
+    .map((text) => readable(text).replaceAll(env.HOME, '~'))
   process.stdout.write(
     `# A terminal\n\nWritten by \`scripts/transcript.ts\`: an image of nginx on Debian, in a registry on loopback that wants a password.\n\n\`\`\`console\n${shown.join('')}\`\`\`\n`,
   )

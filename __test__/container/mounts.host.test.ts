@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { hasUsers } from '../host/ground.ts'
 import { rootTest } from '../host/only.ts'
 import { makeRoot, rootfs, scene } from './scene.ts'
 
@@ -244,6 +245,21 @@ test('settings of the container’s own namespaces', async (t) => {
   await t.throwsAsync(sh('true', { network: 'host', sysctls: { 'net.ipv4.ip_forward': '1' } }), {
     message: /namespace/,
   })
+})
+
+test('a network of its own has no privileged ports, unless it is said', async (t) => {
+  const { sh } = await scene(t)
+  const listens =
+    'nc -l -p 80 & sleep .2; grep -c ":0050 .* 0A " /proc/net/tcp /proc/net/tcp6 | cut -d: -f2 | sort -n | tail -1'
+  const user = hasUsers ? { user: 1000 } : { capDrop: ['ALL'] }
+  t.is((await sh(listens, user)).stdout, '1\n')
+  for (const name of ['net.ipv4.ip_unprivileged_port_start', 'net/ipv4/ip_unprivileged_port_start']) {
+    const { stdout, stderr } = await sh(listens, { ...user, sysctls: { [name]: '1024' } })
+    t.is(stdout, '0\n')
+    t.regex(stderr, /Permission denied/)
+  }
+  const host = await sh('cat /proc/sys/net/ipv4/ip_unprivileged_port_start', { network: 'host' })
+  t.is(host.stdout, '1024\n')
 })
 
 rootTest('a network of its own has loopback alone; the host’s is the host’s', async (t) => {

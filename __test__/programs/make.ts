@@ -3,10 +3,11 @@
  *   node __test__/programs/make.ts [NAME...]
  * It needs root, a network and some twenty seconds an image, PostgreSQL's a minute. Without names: all of them.
  */
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { execFile } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 const cache = fileURLToPath(new URL('../../.cache/programs', import.meta.url))
@@ -81,33 +82,35 @@ export function imageOf(name: string): string {
   return `oci:${layout}:${name}`
 }
 
-function must(command: string, ...words: string[]): void {
-  const { status, stderr, error } = spawnSync(command, words, { encoding: 'utf8' })
-  if (error !== undefined) throw error
-  if (status !== 0) throw new Error(`${command} ${words.join(' ')}: ${stderr}`)
-}
+const must = promisify(execFile)
 
-function make(name: string, { packages, hooks = [], config }: Recipe): void {
+async function make(name: string, recipe: Recipe): Promise<void> {
+  const { packages, hooks = [], config } = recipe
   const [layout, building] = [join(cache, name), join(cache, `${name}.making`)]
-  const recipe = [fileURLToPath(import.meta.url), join(here, 'start-postgres')]
-  const newest = Math.max(...recipe.map((path) => statSync(path).mtimeMs))
-  if ((statSync(layout, { throwIfNoEntry: false })?.mtimeMs ?? 0) > newest) return
+  // What was made by another recipe is made anew.
+  const written = JSON.stringify([
+    recipe,
+    name === 'postgres' && readFileSync(join(here, 'start-postgres'), 'utf8'),
+  ])
+  const mark = 'recipe.json'
+  if (existsSync(join(layout, mark)) && readFileSync(join(layout, mark), 'utf8') === written) return
   rmSync(building, { recursive: true, force: true })
   mkdirSync(building, { recursive: true })
   const [archive, image] = [join(building, 'root.tar'), `${building}/layout:${name}`]
   const last = hooks.map((hook) => `--customize-hook=${hook}`)
   // Its mounts are nobody else's.
   const words = ['--variant=minbase', '--quiet', `--include=${packages}`, ...last, 'bookworm', archive]
-  must('unshare', '--mount', 'mmdebstrap', ...words)
-  must('umoci', 'init', '--layout', join(building, 'layout'))
-  must('umoci', 'new', '--image', image)
-  must('umoci', 'raw', 'add-layer', '--image', image, archive)
+  await must('unshare', ['--mount', 'mmdebstrap', ...words])
+  await must('umoci', ['init', '--layout', join(building, 'layout')])
+  await must('umoci', ['new', '--image', image])
+  await must('umoci', ['raw', 'add-layer', '--image', image, archive])
   const said = Object.entries(config).flatMap(([key, values]) =>
     values.map((value) => `--config.${key}=${value}`),
   )
-  must('umoci', 'config', '--image', image, ...said)
+  await must('umoci', ['config', '--image', image, ...said])
+  writeFileSync(join(building, 'layout', mark), written)
   // The users of the tests read it, too.
-  must('chmod', '-R', 'a+rX', join(building, 'layout'))
+  await must('chmod', ['-R', 'a+rX', join(building, 'layout')])
   rmSync(layout, { recursive: true, force: true })
   renameSync(join(building, 'layout'), layout)
   rmSync(building, { recursive: true })
@@ -115,9 +118,14 @@ function make(name: string, { packages, hooks = [], config }: Recipe): void {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(recipes)
-  for (const name of names) {
-    const recipe = recipes[name]
-    if (recipe === undefined) throw new Error(`${name} is none of ${Object.keys(recipes).join(', ')}`)
-    make(name, recipe)
+  // Two at a time: most of it is one processor's work.
+  const waiting = names.map((name) => [name, recipes[name]] as const)
+  const work = async (): Promise<void> => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const [name, recipe] = next
+      if (recipe === undefined) throw new Error(`${name} is none of ${Object.keys(recipes).join(', ')}`)
+      await make(name, recipe)
+    }
   }
+  await Promise.all([work(), work()])
 }

@@ -31,7 +31,7 @@ export async function load(words: readonly string[], root: string | undefined): 
   if (more !== undefined) throw new WordError("'caisson load' accepts no arguments")
   if (draft.input === undefined && process.stdin.isTTY)
     throw new WordError('requested load from stdin, but stdin is a terminal')
-  const view = draft.quiet || !process.stdout.isTTY ? undefined : new ProgressView(process.stdout)
+  const view = draft.quiet || !process.stdout.isTTY ? undefined : new ProgressView(process.stdout, 'load')
   const said: string[] = []
   await engineAt(draft.root ?? root).images.load(draft.input ?? process.stdin, {
     signal: interrupted('load'),

@@ -22,9 +22,15 @@ const words: Record<string, string> = {
   present: 'Already exists',
   downloading: 'Downloading',
   unpacking: 'Extracting',
-  complete: 'Pull complete',
   mounted: 'Mounted',
   uploading: 'Pushing',
+}
+
+/** What is shown, and what it says of a layer that is where it was to go. */
+const own = {
+  pull: { complete: 'Pull complete' },
+  push: { complete: 'Pushed', present: 'Layer already exists' },
+  load: { complete: 'Loaded' },
 }
 
 /** Whether a state is the last. */
@@ -44,13 +50,15 @@ function short(digest: string): string {
 /** Shows layers; `end` leaves the last state standing. */
 export class ProgressView {
   readonly #out: Sink
+  readonly #words: Record<string, string>
   readonly #lines = new Map<string, Line>()
   readonly #began = performance.now()
   #drawn = 0
   #last = -Infinity
 
-  constructor(out: Sink) {
+  constructor(out: Sink, shown: keyof typeof own) {
     this.#out = out
+    this.#words = { ...words, ...own[shown] }
   }
 
   show(progress: LoadProgress | PullProgress | PushProgress): void {
@@ -61,17 +69,11 @@ export class ProgressView {
     this.#lines.set(key, { state, done: 'sent' in progress ? progress.sent : progress.received, size })
     if (this.#out.isTTY === true) this.#draw(false)
     else if (before?.state !== state && (isOver(state) || before === undefined))
-      this.#out.write(`${short(digest)}: ${this.#word(state, 'sent' in progress)}\n`)
+      this.#out.write(`${short(digest)}: ${this.#words[state] ?? state}\n`)
   }
 
   end(): void {
     if (this.#out.isTTY === true) this.#draw(true)
-  }
-
-  #word(state: string, pushed: boolean): string {
-    if (pushed && state === 'complete') return 'Pushed'
-    if (pushed && state === 'present') return 'Layer already exists'
-    return words[state] ?? state
   }
 
   #draw(all: boolean): void {
@@ -85,7 +87,7 @@ export class ProgressView {
       const figures = isOver(state)
         ? bytes(size)
         : `${bar(done, size)} ${bytes(done)}/${bytes(size)}  ${bytes(done / seconds)}/s`
-      return `${short(digest)}: ${this.#word(state, !/^\d/.test(key)).padEnd(14)} ${figures}`.slice(0, most)
+      return `${short(digest)}: ${(this.#words[state] ?? state).padEnd(14)} ${figures}`.slice(0, most)
     })
     const up = this.#drawn === 0 ? '' : `\u001B[${this.#drawn}A`
     this.#out.write(`${up}${text.map((line) => `\u001B[2K${line}\n`).join('')}`)

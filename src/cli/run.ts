@@ -46,7 +46,7 @@ function pullView(image: string | { rootfs: string }): (progress: PullProgress) 
     view ??= (async () => {
       process.stderr.write(`Unable to find image '${name}' locally\n`)
       const { ProgressView: View } = await import('./progress.ts')
-      return new View(process.stderr)
+      return new View(process.stderr, 'pull')
     })()
     void (async () => {
       const shown = await view

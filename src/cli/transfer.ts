@@ -59,7 +59,7 @@ export async function pull(words: readonly string[], root: string | undefined): 
   const wanted = asked('pull', pullFlags, about, words, root)
   if (wanted === undefined) return 0
   const { reference, draft, engine, signal } = wanted
-  const view = draft.quiet ? undefined : new ProgressView(process.stdout)
+  const view = draft.quiet ? undefined : new ProgressView(process.stdout, 'pull')
   const last = { changed: false, digest: '' }
   const image = await engine.images.pull(reference, {
     signal,
@@ -85,7 +85,7 @@ export async function push(words: readonly string[], root: string | undefined): 
   const wanted = asked('push', pushFlags, about, words, root)
   if (wanted === undefined) return 0
   const { reference, draft, engine, signal } = wanted
-  const view = draft.quiet ? undefined : new ProgressView(process.stdout)
+  const view = draft.quiet ? undefined : new ProgressView(process.stdout, 'push')
   const digest = await engine.images.push(reference, {
     signal,
     ...chosen(draft),

@@ -114,6 +114,10 @@ export function defaultMounts(shmSize: number, ids: IdKind): SpecMount[] {
   ]
 }
 
+/** A network of the container's own has no privileged ports, as docker's since 20.10: an image's user may listen at 80. */
+export const portSetting = 'net.ipv4.ip_unprivileged_port_start'
+export const networkSettings: Readonly<Record<string, string>> = constant({ [portSetting]: '0' })
+
 /** The files that the engine puts into every container, relative to its bundle directory. */
 export const engineFiles: readonly string[] = ['resolv.conf', 'hostname', 'hosts']
 

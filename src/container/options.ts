@@ -132,7 +132,7 @@ export interface RunOptions {
   noNewPrivileges?: boolean
   /** Devices of this machine, `'/dev/kvm'` or `'/dev/x:/dev/y:rw'`. */
   devices?: readonly (string | DeviceOption)[]
-  /** Settings of the container's namespaces. */
+  /** Settings of the container's namespaces. Default: `net.ipv4.ip_unprivileged_port_start` is 0 in a network of its own. */
   sysctls?: Record<string, string>
   /** Labels, for people. */
   labels?: Record<string, string>

@@ -104,6 +104,17 @@ export interface RootExtras {
   maskedPaths: string[]
 }
 
+/** Settings of the container's namespaces: the caller's win, in either way to write their names. */
+function sysctls(
+  given: RunOptions['sysctls'],
+  network: string,
+): Readonly<Record<string, string>> | undefined {
+  if (network === 'host') return given
+  if (given === undefined) return defaults.networkSettings
+  const isSet = Object.keys(given).some((name) => name.replaceAll('/', '.') === defaults.portSetting)
+  return isSet ? given : { ...given, ...defaults.networkSettings }
+}
+
 /** Composes the config.json. It holds nothing of one run, so equal options give equal text and one plan serves both. */
 export function compose(
   command: readonly string[] | undefined,
@@ -121,6 +132,7 @@ export function compose(
   const devices = deviceNodes(options)
   const limits = resources(options)
   const ulimits = rlimits(options)
+  const settings = sysctls(options.sysctls, network)
   return {
     ociVersion: '1.2.0',
     process: {
@@ -145,7 +157,7 @@ export function compose(
       ...(devices.nodes.length > 0 && { devices: devices.nodes }),
       maskedPaths: joined(defaults.maskedPaths(), extras.maskedPaths),
       readonlyPaths: defaults.readonlyPaths,
-      ...(options.sysctls !== undefined && { sysctl: options.sysctls }),
+      ...(settings !== undefined && { sysctl: settings }),
     },
   }
 }
