@@ -7,6 +7,7 @@ mod layer;
 mod mutated;
 #[cfg(feature = "off")]
 mod off;
+mod readers;
 mod remove;
 mod zstd;
 
