@@ -10,7 +10,14 @@ const kinds = {
 }
 /** What archives and registries say is no kernel's matter: these, the slow ones, are not run where one is emulated. */
 const emulated = ['uml', 'qemu']
-const said = ['archive', 'archive-refused', 'budget', 'import', 'lies', 'save', 'together']
+const said = [
+  ...['archive', 'archive-refused', 'budget', 'bytes', 'import', 'lies', 'mutated', 'save', 'together'].map(
+    (name) => `image/${name}`,
+  ),
+  ...['archives', 'config', 'digests', 'documents', 'limits', 'logins', 'names'].map(
+    (name) => `security/${name}`,
+  ),
+]
 /** Programs whose images take minutes to make: `npm run test:programs`. */
 const programs = process.env.CAISSON_TEST_PROGRAMS !== undefined
 const here = programs ? ['programs'] : kinds[process.env.CAISSON_TEST_HOST]
@@ -21,7 +28,7 @@ export default {
   files: [
     ...here.map((kind) => `__test__/**/*.${kind}.test.ts`),
     ...(emulated.includes(process.env.CAISSON_TEST_HOST)
-      ? ['!__test__/programs/**', ...said.map((name) => `!__test__/image/${name}.host.test.ts`)]
+      ? ['!__test__/programs/**', ...said.map((name) => `!__test__/${name}.host.test.ts`)]
       : []),
   ],
   concurrency: 1,

@@ -1,14 +1,25 @@
 /**
  * The controls of the security rows: builds the addon and the executable with the feature `off` into a copy of the
  * checkout's tests, sees every row green there, then switches off one row's mitigation after another and wants its
- * tests red. A row whose control stays green proves nothing, and makes this red.
+ * tests red: of the Rust by CAISSON_OFF, of the TypeScript by edits of the copy. A row whose control stays green proves
+ * nothing, and makes this red.
  *   node scripts/red.ts [ROW...]
  */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { edits } from '../__test__/security/edits.ts'
 import { rows } from '../__test__/security/rows.ts'
 
 const own = fileURLToPath(new URL('..', import.meta.url))
@@ -28,6 +39,23 @@ function build(into: string): void {
   copyFileSync(join(target, triple, 'debug/caisson-runtime'), join(into, 'caisson-runtime'))
 }
 
+/** Writes the copy's sources as these words have them; what it gives back undoes it. */
+function edit(copy: string, off: string): () => void {
+  const changed = new Set<string>()
+  for (const { file, text, instead } of off.split(',').flatMap((word) => edits[word] ?? [])) {
+    const source = readFileSync(join(copy, file), 'utf8')
+    if (source.split(text).length !== 2) throw new Error(`${file} does not hold this once: ${text}`)
+    writeFileSync(
+      join(copy, file),
+      source.replace(text, () => instead),
+    )
+    changed.add(file)
+  }
+  return () => {
+    for (const file of changed) copyFileSync(join(own, file), join(copy, file))
+  }
+}
+
 interface Seen {
   /** Tests by their titles: whether they passed. */
   tests: Map<string, boolean>
@@ -37,6 +65,7 @@ interface Seen {
 /** Runs the tests of one file whose titles begin with a row's name. */
 function see(dir: string, file: string, id: string, off: string, host = 'private'): Seen {
   const words = ['__test__/host/run.ts', host, '--', 'ava', '--config', 'ava.host.config.js', '--tap']
+  const restore = edit(dir, off)
   const run = spawnSync(
     process.execPath,
     [...words, '--match', `${id}:*`, `__test__/security/${file}.host.test.ts`],
@@ -51,6 +80,7 @@ function see(dir: string, file: string, id: string, off: string, host = 'private
       },
     },
   )
+  restore()
   const tests = new Map<string, boolean>()
   for (const [, not, title = ''] of run.stdout.matchAll(/^(not )?ok \d+ - (.*)$/gm))
     tests.set(title, not === undefined)
@@ -72,9 +102,16 @@ try {
   symlinkSync(join(own, 'node_modules'), join(dir, 'node_modules'))
   build(dir)
   const asked = process.argv.slice(2)
+  // By the filter of cargo's tests, in which the rows' own controls are.
+  const crates = new Map<string, string[]>()
   let red = 0
-  for (const [id, { file, off, why, host }] of Object.entries(rows)) {
+  for (const [id, row] of Object.entries(rows)) {
     if (asked.length > 0 && !asked.includes(id)) continue
+    if ('rust' in row) {
+      crates.set(row.rust, [...(crates.get(row.rust) ?? []), id])
+      continue
+    }
+    const { file, off, why, host } = row
     const green = see(dir, file, id, '', host)
     if (green.tests.size === 0 || [...green.tests.values()].includes(false))
       fault(`${id} fails with all in force:\n${green.output}`)
@@ -90,6 +127,23 @@ try {
     console.log(
       `red: ${id} without ${off}: ${[...tests.values()].filter((passed) => !passed).length} of ${green.tests.size} red`,
     )
+  }
+  for (const [filter, ids] of crates) {
+    const words = [
+      'test',
+      '--locked',
+      '--features',
+      'off',
+      '--target-dir',
+      join(own, 'target/off'),
+      '-p',
+      'caisson-core',
+    ]
+    const run = spawnSync('cargo', [...words, filter], { cwd: own, encoding: 'utf8' })
+    const passed = /^test result: ok\. ([1-9]\d*) passed/m.test(run.stdout)
+    if (run.status !== 0 || !passed)
+      fault(`${ids.join(', ')}: cargo test ${filter} failed:\n${run.stdout}${run.stderr}`)
+    else console.log(`red: ${ids.join(', ')} by cargo test ${filter}`)
   }
   console.log(`red: ${red} tests seen red`)
 } finally {

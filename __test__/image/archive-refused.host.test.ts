@@ -1,11 +1,11 @@
-/** Archives of images that are damaged or lie: refused with the code for it, the host untouched, nothing left. */
+/** Archives of images that are damaged or lie: refused with the code for it, the host untouched, nothing left. Names that
+ * lead out of an archive: __test__/security/archives.host.test.ts. */
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { gzipSync } from 'node:zlib'
-import { makeBait, safe } from '../security/bait.ts'
 import * as archives from './archives.ts'
-import { archive, config, docker, hex, nothing, remains } from './archives.ts'
+import { archive, config, docker, hex, nothing, refusedLoad, remains } from './archives.ts'
 import * as layouts from './layouts.ts'
 import type { Entry } from './layouts.ts'
 import { engine, scratch } from './store.ts'
@@ -38,44 +38,12 @@ function indexed(change: (right: layouts.Written) => object) {
 
 /** Each makes the entries of a wrong archive. */
 const cases: [string, string, (directory: string, bait: string) => Entry[]][] = [
-  ['a layer above the archive', 'ERR_INVALID_IMAGE', of(['../../bait/f'])],
-  ['a layer at the host’s root', 'ERR_INVALID_IMAGE', (_, bait) => of([`${bait}/f`])()],
-  ['a layer by a rooted name', 'ERR_INVALID_IMAGE', of(['/a'], { name: 'a', content: base })],
-  [
-    'a layer by a name that leaves and comes back',
-    'ERR_INVALID_IMAGE',
-    of(['../a'], { name: 'a', content: base }),
-  ],
-  [
-    'a layer that is a link to the host',
-    'ERR_INVALID_IMAGE',
-    (_, bait) => of(['l/layer.tar'], { name: 'l/layer.tar', kind: '2', link: `${bait}/f` })(),
-  ],
-  [
-    'a layer that is a link out of the archive',
-    'ERR_INVALID_IMAGE',
-    of(['l/layer.tar'], { name: 'l/layer.tar', kind: '2', link: '../../bait/f' }),
-  ],
-  [
-    'a hard link out of the archive',
-    'ERR_INVALID_IMAGE',
-    of(['l/layer.tar'], { name: 'l/layer.tar', kind: '1', link: '../bait/f' }),
-  ],
   [
     'links in a ring',
     'ERR_INVALID_IMAGE',
     of(['a'], { name: 'a', kind: '2', link: 'b' }, { name: 'b', kind: '2', link: 'a' }),
   ],
   ['a link to itself', 'ERR_INVALID_IMAGE', of(['a'], { name: 'a', kind: '1', link: 'a' })],
-  [
-    'a chain of links without end',
-    'ERR_INVALID_IMAGE',
-    of(
-      ['l0'],
-      ...Array.from({ length: 50 }, (_, at): Entry => ({ name: `l${at}`, kind: '2', link: `l${at + 1}` })),
-      { name: 'l50', content: base },
-    ),
-  ],
   ['a layer that is a directory', 'ERR_INVALID_IMAGE', of(['d/'], { name: 'd/', kind: '5' })],
   ['a layer that is missing', 'ERR_INVALID_IMAGE', of(['nowhere/layer.tar'])],
   [
@@ -83,16 +51,6 @@ const cases: [string, string, (directory: string, bait: string) => Entry[]][] = 
     'ERR_INVALID_IMAGE',
     () =>
       docker([{ layers: [base] }]).filter(({ name }) => !name.endsWith('.json') || name === 'manifest.json'),
-  ],
-  [
-    'a file whose name leads out',
-    'ERR_INVALID_IMAGE',
-    of(['../bait/evil'], { name: '../bait/evil', content: base }),
-  ],
-  [
-    'two contents of one name',
-    'ERR_INVALID_IMAGE',
-    of(['a'], { name: 'a', content: base }, { name: './a', content: big }),
   ],
   ['another layer than the config says', 'ERR_DIGEST', of(['a'], { name: 'a', content: big })],
   [
@@ -108,8 +66,6 @@ const cases: [string, string, (directory: string, bait: string) => Entry[]][] = 
   ['fewer layers than the config says', 'ERR_INVALID_IMAGE', of([])],
   ['a layer that is no archive', 'ERR_ARCHIVE', () => docker([{ layers: [Buffer.alloc(2048, 'x')] }])],
   ['10⁵ files', 'ERR_IMAGE_LIMIT', () => Array.from({ length: 1e5 }, (_, at) => ({ name: `f${at}` }))],
-  ['10⁵ layers', 'ERR_IMAGE_LIMIT', of(Array.from({ length: 1e5 }, () => 'a'))],
-  ['10⁵ names', 'ERR_IMAGE_LIMIT', tags(Array.from({ length: 1e5 }, (_, at) => `a:${at}`))],
   [
     'a manifest.json of 100 MB',
     'ERR_IMAGE_LIMIT',
@@ -132,11 +88,6 @@ const cases: [string, string, (directory: string, bait: string) => Entry[]][] = 
     () => [{ name: 'manifest.json', content: '{}' }],
   ],
   ['an empty manifest.json', 'ERR_INVALID_IMAGE', () => [{ name: 'manifest.json', content: '[]' }]],
-  [
-    'a manifest.json that is a link to the host',
-    'ERR_INVALID_IMAGE',
-    () => [{ name: 'manifest.json', kind: '2', link: '/etc/passwd' }],
-  ],
   ['no image at all', 'ERR_INVALID_IMAGE', () => [{ name: 'file', content: 'x' }]],
   ['an empty archive', 'ERR_INVALID_IMAGE', () => []],
   ['a name that is none', 'ERR_INVALID_IMAGE', tags(['UPPER/Case:1'])],
@@ -205,21 +156,7 @@ const cases: [string, string, (directory: string, bait: string) => Entry[]][] = 
   ],
 ]
 
-for (const [title, code, make] of cases) {
-  test(`refused: ${title}`, async (t) => {
-    const directory = scratch(t)
-    const file = archive(join(directory, 'a.tar'), [])
-    const bait = makeBait(directory)
-    writeFileSync(file, layouts.tar(make(directory, bait)))
-    const one = engine(t, directory)
-    await safe(t, bait, async () => {
-      const error = await t.throwsAsync(one.images.load(file), { code })
-      t.notRegex(error.message, /\p{Cc}/u)
-      t.true(error.message.length < 1000)
-    })
-    t.deepEqual(remains(directory), nothing)
-  })
-}
+for (const [title, code, make] of cases) test(`refused: ${title}`, (t) => refusedLoad(t, code, make))
 
 test('a good image before a bad one has no name either', async (t) => {
   const directory = scratch(t)

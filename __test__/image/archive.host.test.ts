@@ -147,30 +147,6 @@ test('of several platforms the one that is wanted', async (t) => {
   await t.throwsAsync(one.images.load(file, { platform: 'linux/s390x' }), { code: 'ERR_IMAGE_NOT_FOUND' })
 })
 
-test('a name that stands for another image moves, and that is said', async (t) => {
-  const directory = scratch(t)
-  const one = engine(t, directory)
-  const second = archives.config([base], { Cmd: ['echo', 'second'] })
-  const [first, other] = [
-    archive(join(directory, '1.tar'), docker([{ layers: [base], RepoTags: ['hello:1'] }])),
-    archive(join(directory, '2.tar'), docker([{ layers: [base], RepoTags: ['hello:1'], config: second }])),
-  ]
-  const said: object[] = []
-  const onProgress = (progress: { kind: string }): void => {
-    if (progress.kind !== 'layer') said.push(progress)
-  }
-  const id = layouts.sha256(archives.config([base]))
-  for (const file of [first, first, other]) await one.images.load(file, { onProgress })
-  t.deepEqual(said, [
-    { kind: 'loaded', name: 'hello:1', id },
-    { kind: 'loaded', name: 'hello:1', id },
-    { kind: 'renamed', name: 'hello:1', id },
-    { kind: 'loaded', name: 'hello:1', id: layouts.sha256(second) },
-  ])
-  t.is((await one.run('hello:1')).stdout, 'second\n')
-  t.deepEqual((await one.images.get(id)).names, [])
-})
-
 test('an image without a name is known by its id; one that is here keeps its manifest', async (t) => {
   const directory = scratch(t)
   const one = engine(t, directory)
@@ -185,17 +161,6 @@ test('an image without a name is known by its id; one that is here keeps its man
   t.like(named, { id: config.digest, digest: manifest.digest, names: ['hello:1'] })
   t.is((await one.images.list()).length, 1)
   t.like(remains(directory), { blobs: 3, names: 1 })
-})
-
-test('a name with a digest is a registry’s word, which an archive cannot give', async (t) => {
-  const directory = scratch(t)
-  const one = engine(t, directory)
-  const RepoTags = [`good/name@${layouts.sha256('evil')}`]
-  const [image] = await one.images.load(
-    archive(join(directory, 'a.tar'), docker([{ layers: [base], RepoTags }])),
-  )
-  t.deepEqual([image?.names, image?.repoDigests], [[], []])
-  await t.throwsAsync(one.images.get(RepoTags[0] ?? ''), { code: 'ERR_IMAGE_NOT_FOUND' })
 })
 
 test('one image, packed in two ways, is one', async (t) => {

@@ -1,9 +1,11 @@
 /** Archives of images made for tests: docker's in the forms that it wrote over the years, and layouts in a tar. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { makeBait, safe } from '../security/bait.ts'
 import { sha256, tar } from './layouts.ts'
 import type { Entry } from './layouts.ts'
-import { held } from './store.ts'
+import { engine, held, scratch } from './store.ts'
 
 /** What says hello. */
 export const hello: string[] = ['echo', 'hello']
@@ -84,3 +86,22 @@ export function remains(root: string): Record<string, unknown> {
 
 /** Nothing. */
 export const nothing = { layers: 0, unpacking: 0, facts: 0, layouts: 0, spool: false, blobs: 0, names: 0 }
+
+/** Loads what `make` makes; fails unless that is this error, the host untouched, and nothing left. */
+export async function refusedLoad(
+  t: ExecutionContext,
+  code: string,
+  make: (directory: string, bait: string) => Entry[],
+): Promise<void> {
+  const below = scratch(t)
+  const file = archive(join(below, 'a.tar'), [])
+  const bait = makeBait(below)
+  writeFileSync(file, tar(make(below, bait)))
+  const one = engine(t, below)
+  await safe(t, bait, async () => {
+    const error = await t.throwsAsync(one.images.load(file), { code })
+    t.notRegex(error.message, /\p{Cc}/u)
+    t.true(error.message.length < 1000)
+  })
+  t.deepEqual(remains(below), nothing)
+}

@@ -117,17 +117,6 @@ test('by digest: once it is here no request is made, and the digest is the one t
   t.like(await t.throwsAsync(one.pull(`${registry.host}/app@${other}`)), { code: 'ERR_DIGEST' })
 })
 
-test('what one repository served is not another’s', async (t) => {
-  const directory = scratch(t)
-  const registry = await registryOf(t, directory)
-  const { manifest } = publish(registry, directory, which('evil'), 'latest', 'evil/app')
-  publish(registry, directory, which('good'), 'latest', 'good/app')
-  const one = engine(t, directory)
-  await one.pull(`${registry.host}/evil/app`)
-  const run = one.run(`${registry.host}/good/app@${manifest.digest}`, ['cat', '/which'])
-  t.like(await t.throwsAsync(run), { code: 'ERR_IMAGE_NOT_FOUND' })
-})
-
 test('two names of one image: its blobs come once', async (t) => {
   const directory = scratch(t)
   const registry = await registryOf(t, directory)

@@ -23,6 +23,8 @@ export interface Endpoint {
   mirror: boolean
   /** What to tell a mirror that may stand for several registries: the registry's name, as `?ns=`. */
   namespace: string | undefined
+  /** The longest silence, in milliseconds, if it is another than that of all. */
+  idle: number | undefined
 }
 
 /** What registries.json says about one registry; certificates are paths. */
@@ -32,6 +34,8 @@ interface Entry {
   ca: string | undefined
   cert: string | undefined
   key: string | undefined
+  /** Milliseconds. */
+  idle: number | undefined
 }
 
 /** Whose configuration counts. */
@@ -40,8 +44,17 @@ interface Place {
   root: boolean
 }
 
-const none: Entry = { mirrors: [], insecure: undefined, ca: undefined, cert: undefined, key: undefined }
-const known: ReadonlySet<string> = new Set(['mirrors', 'insecure', 'ca', 'cert', 'key'])
+const none: Entry = {
+  mirrors: [],
+  insecure: undefined,
+  ca: undefined,
+  cert: undefined,
+  key: undefined,
+  idle: undefined,
+}
+const known: ReadonlySet<string> = new Set(['mirrors', 'insecure', 'ca', 'cert', 'key', 'idle'])
+/** The longest silence that can be asked for, in seconds. */
+const mostIdle = 3600
 
 /** `$CAISSON_REGISTRIES`, else `caisson/registries.json` of the first directory of configuration that has it. */
 export function registriesFile(
@@ -83,7 +96,10 @@ function entry(fields: unknown, name: string, path: string): Entry {
   }
   const [cert, key] = [file('cert'), file('key')]
   if ((cert === undefined) !== (key === undefined)) throw wrong(path, `${where} has only one of cert and key`)
-  return { mirrors, insecure, ca: file('ca'), cert, key }
+  const idle = field(fields, 'idle')
+  if (idle !== undefined && !(typeof idle === 'number' && idle > 0 && idle <= mostIdle))
+    throw wrong(path, `${where}.idle is no number of seconds, at most ${mostIdle}`)
+  return { mirrors, insecure, ca: file('ca'), cert, key, idle: idle && idle * 1000 }
 }
 
 /** All of registries.json, checked, by the registries' names. */
@@ -145,8 +161,8 @@ function hostOf(name: string): string {
 function reached(
   place: Place,
   host: string,
-  { insecure, ca, cert, key }: Entry,
-): { tls: Tls; plain: boolean } {
+  { insecure, ca, cert, key, idle }: Entry,
+): Pick<Endpoint, 'tls' | 'plain' | 'idle'> {
   const docker = certsD(place, host)
   // As docker does: what is on this machine needs no certificate that anybody signed.
   const lax = insecure ?? nearness(hostOf(host)) === 'loopback'
@@ -157,6 +173,7 @@ function reached(
       verified: !lax,
     },
     plain: lax,
+    idle,
   }
 }
 
@@ -182,14 +199,14 @@ function mirror(
   const words = url.pathname.replaceAll(/^\/+|\/+$/g, '')
   if (words !== '') checkRepository(words)
   const host = checkHost(url.host)
-  const { tls, plain } = reached(place, host, all.get(host) ?? none)
+  const { tls, plain, idle } = reached(place, host, all.get(host) ?? none)
   if (url.protocol === 'http:' && !plain) {
     throw wrong(path, `${where}: ${url.origin} has no TLS; registries.${host}.insecure would allow it`)
   }
   // Who has a place for this registry knows it; who has none may stand for several.
   const namespace = words === '' ? registry : undefined
   const prefix = words === '' ? '' : `${words}/`
-  return { host, origin: url.origin, prefix, tls, plain: false, mirror: true, namespace }
+  return { host, origin: url.origin, prefix, tls, plain: false, mirror: true, namespace, idle }
 }
 
 /**

@@ -76,9 +76,10 @@ export class Server {
   }
 
   #connect(): [Client, Authorizer] {
-    const { limits, secrets, env } = this.#shared
-    const client = new Client(this.#origin, this.endpoint.tls, limits, env)
-    const { host } = this.endpoint
+    const { secrets, env } = this.#shared
+    const { host, tls, idle = this.#shared.limits.idle } = this.endpoint
+    const limits = { ...this.#shared.limits, idle }
+    const client = new Client(this.#origin, tls, limits, env)
     return [
       client,
       new Authorizer({

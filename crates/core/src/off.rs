@@ -6,12 +6,14 @@
 //!
 //! | word | what it drops |
 //! | --- | --- |
-//! | `nofollow` | the rule that a walk below a layer's root, to write it or to read it, follows no link |
-//! | `whiteout` | the rule that a whiteout leaves alone what its own layer wrote |
-//! | `xattr` | the list of attributes that a layer may set |
-//! | `limits` | the bounds of size, ratio and count |
-//! | `verify` | the comparison of digests |
+//! | `nofollow` | the rule that a walk below a layer's root, to write it or to read it, follows no link (D1, D2) |
+//! | `whiteout` | the rule that a whiteout leaves alone what its own layer wrote (D4) |
+//! | `xattr` | the list of attributes that a layer may set (D5) |
+//! | `limits` | the bounds of size, ratio and count (D7) |
+//! | `verify` | the comparison of digests (D8) |
+//! | `private` | the rule that nobody else may enter the roots (D6) |
 //! | `seal` | the sealed copy of the executable: the installed file runs (A1) |
+//! | `environment` | the empty environment of the shim (D10) |
 //! | `close_range` | the closing of inherited descriptors (A2) |
 //! | `no_symlinks` | the rule that proc and sysfs land on plain directories (A3) |
 //! | `in_root` | the container's own mount namespace and root while its places are found: they are found in the host's tree, following links (A4, A5, A11) |

@@ -4,6 +4,7 @@
 use crate::executable::sealed;
 use caisson_core::channel::{self, Hello};
 use caisson_core::idmap::IdMap;
+use caisson_core::off::off;
 use caisson_core::{At, Code, Error, Result, Stage};
 use caisson_sys::{Descriptor, Fd};
 use napi_derive::napi;
@@ -127,7 +128,10 @@ pub(crate) fn start(options: ShimOptions, recover: bool) -> Result<(Fd, Fd, Star
 fn spawn(runtime: &str, javascript: &str, requests: Fd, events: Fd) -> Result<Child> {
     let executable = sealed(runtime, javascript)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", executable.raw()));
-    command.arg0("caisson-runtime").arg("shim").env_clear();
+    command.arg0("caisson-runtime").arg("shim");
+    if !off("environment") {
+        command.env_clear();
+    }
     #[cfg(feature = "off")]
     command.envs(std::env::var_os("CAISSON_OFF").map(|list| ("CAISSON_OFF", list)));
     command

@@ -78,7 +78,9 @@ impl<S: Stream> Reader<S> {
         self.set_map(entry, real, map)
     }
 
-    /// Gives the entry its real size and its map, whose pieces must follow one another and be all of the data.
+    /// Gives the entry its real size and its map, whose pieces must follow one another, be all of the data, and end where
+    /// the file does. GNU tar begins each piece with a new block and ends the file with its last piece, others do
+    /// neither: what they would see differently is refused, and written by nobody.
     fn set_map(&self, entry: &mut Entry, real: u64, map: Vec<(u64, u64)>) -> Result<()> {
         let fail = |reason: &'static str| refuse(&entry.name, reason);
         let mut end = 0u64;
@@ -86,10 +88,16 @@ impl<S: Stream> Reader<S> {
         for (offset, length) in &map {
             let after = offset.checked_add(*length).filter(|after| *offset >= end && *after <= real);
             end = after.ok_or_else(|| fail("pieces of a sparse file overlap or lie outside it"))?;
+            if !sum.is_multiple_of(BLOCK as u64) && *length > 0 {
+                return Err(fail("a piece of a sparse file that is no whole number of blocks"));
+            }
             sum += length;
         }
         if sum != self.data {
             return Err(fail("a sparse map that does not fit its data"));
+        }
+        if end != real {
+            return Err(fail("a sparse map that ends before its file"));
         }
         entry.size = real;
         entry.sparse = Some(map);

@@ -89,7 +89,7 @@ impl<S: Stream> Reader<S> {
             let fail = |reason: &'static str| refuse(&name, reason);
             let size = header.size().map_err(fail)?;
             match header.kind() {
-                b'x' | b'g' | b'L' | b'K' => {
+                b'x' | b'g' | b'L' | b'K' if !off("limits") => {
                     room = room.checked_sub(size).ok_or_else(|| {
                         let message =
                             format!("its headers take more than {} bytes", self.limits.header_bytes);

@@ -9,6 +9,7 @@ mod mutated;
 #[cfg(feature = "off")]
 mod off;
 mod pack;
+mod readers;
 mod remove;
 mod zstd;
 

@@ -365,12 +365,13 @@ fn sparse_maps() {
             .end()
     };
     let scratch = Scratch::new();
-    scratch.unpack(&sparse("1000000", "2\n0\n3\n999990\n2\n", "abcde")).unwrap();
+    let data = format!("abc{}de", "-".repeat(509));
+    scratch.unpack(&sparse("1000000", "3\n0\n512\n2000\n0\n999998\n2\n", &data)).unwrap();
     assert_eq!(scratch.names(), ["next", "real"]);
     let bytes = fs::read(scratch.layer().join("real")).unwrap();
     assert_eq!(
-        (bytes.len(), &bytes[..4], &bytes[999_990..999_993]),
-        (1_000_000, &b"abc\0"[..], &b"de\0"[..])
+        (bytes.len(), &bytes[..4], &bytes[511..513], &bytes[999_997..]),
+        (1_000_000, &b"abc-"[..], &b"-\0"[..], &b"\0de"[..])
     );
     assert!(fs::metadata(scratch.layer().join("real")).unwrap().blocks() < 100);
     for (what, real, map, data) in [
@@ -379,6 +380,9 @@ fn sparse_maps() {
         ("outside", "9", "1\n18446744073709551615\n5\n", "abcde"),
         ("does not fit", "10", "1\n0\n4\n", "abcde"),
         ("does not fit", "10", "1\n0\n6\n", "abcde"),
+        ("whole number of blocks", "10", "2\n0\n3\n8\n2\n", "abcde"),
+        ("ends before its file", "10", "1\n0\n5\n", "abcde"),
+        ("ends before its file", "10", "0\n", ""),
         ("damaged sparse map", "10", "x\n", "abcde"),
         ("out of range", "10", "99999999999999999999999\n", "abcde"),
         ("sparse map", "10", "999999\n", ""),
@@ -400,15 +404,17 @@ fn old_sparse_maps() {
         Tar::new().entry(&header, &[behind, data.as_bytes()].concat()).file("next", "x").end()
     };
     let scratch = Scratch::new();
-    scratch.unpack(&sparse(9000, &[(0, 3), (8000, 2)], 0, b"", "abcde")).unwrap();
-    assert_eq!(fs::read(scratch.layer().join("f")).unwrap().len(), 9000);
+    let data = format!("{}de", "-".repeat(512));
+    scratch.unpack(&sparse(9000, &[(0, 512), (8000, 2), (9000, 0)], 0, b"", &data)).unwrap();
+    let bytes = fs::read(scratch.layer().join("f")).unwrap();
+    assert_eq!((bytes.len(), &bytes[7999..8003]), (9000, &b"\0de\0"[..]));
     assert_eq!(scratch.read("next"), "x");
     let mut block = vec![0; 512];
-    block[..24].copy_from_slice(b"00000017500\x0000000000002\0");
+    block[..24].copy_from_slice(b"00000021446\x0000000000002\0");
     let scratch = Scratch::new();
-    let full = [(0, 1), (10, 1), (20, 1), (30, 0)];
-    scratch.unpack(&sparse(9000, &full, 1, &block, "abcde")).unwrap();
-    assert_eq!(&fs::read(scratch.layer().join("f")).unwrap()[8000..8003], b"de\0");
+    let full = [(0, 512), (600, 512), (2000, 512), (3000, 0)];
+    scratch.unpack(&sparse(9000, &full, 1, &block, &format!("{}de", "-".repeat(1536)))).unwrap();
+    assert_eq!(&fs::read(scratch.layer().join("f")).unwrap()[8997..], b"\0de");
     let mut on = block.clone();
     on[504] = 1;
     let endless = [on, vec![1; 3 << 20]].concat();
@@ -416,6 +422,8 @@ fn old_sparse_maps() {
         ("overlap", sparse(10, &[(0, 3), (2, 2)], 0, b"", "abcde")),
         ("outside", sparse(4, &[(0, 5)], 0, b"", "abcde")),
         ("does not fit", sparse(10, &[(0, 4)], 0, b"", "abcde")),
+        ("whole number of blocks", sparse(10, &[(0, 3), (8, 2)], 0, b"", "abcde")),
+        ("ends before its file", sparse(10, &[(0, 5)], 0, b"", "abcde")),
         ("damaged sparse map", sparse(9000, &full, 1, &endless, "abcde")),
         ("damaged sparse map", sparse(9000, &[(0, 3)], 1, &block, "abcde")),
         (

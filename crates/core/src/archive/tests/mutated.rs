@@ -35,9 +35,10 @@ fn by_hand() -> Vec<u8> {
         ("GNU.sparse.name", b"a/sparse"),
         ("GNU.sparse.realsize", b"9000"),
     ];
-    let mut map = b"2\n0\n3\n8000\n2\n".to_vec();
-    map.resize(512, 0);
-    map.extend_from_slice(b"abcde");
+    let mut map = b"2\n0\n512\n8998\n2\n".to_vec();
+    map.resize(1024, b'-');
+    map[14..512].fill(0);
+    map.extend_from_slice(b"de");
     Tar::new()
         .symlink("out", "../../bait")
         .directory("a/")
