@@ -11,7 +11,7 @@ const kinds = {
 /** What archives and registries say is no kernel's matter: these, the slow ones, are not run where one is emulated. */
 const emulated = ['uml', 'qemu']
 const said = [
-  ...['archive', 'archive-refused', 'budget', 'bytes', 'import', 'lies', 'mutated', 'save', 'together'].map(
+  ...['archive', 'archive-refused', 'budget', 'bytes', 'commit', 'import', 'lies', 'mutated', 'save', 'verify', 'together'].map(
     (name) => `image/${name}`,
   ),
   ...['archives', 'config', 'digests', 'documents', 'limits', 'logins', 'names'].map(
