@@ -56,5 +56,5 @@ async function main(): Promise<number> {
 
 // Not awaited at the top: the bundle is CommonJS.
 void (async () => {
-  quit(await main())
+  await quit(await main())
 })()
