@@ -16,7 +16,7 @@ import {
 } from './lies.ts'
 import type { Scene } from './lies.ts'
 import * as layouts from './layouts.ts'
-import { layerOf, named, noise, publish, registryOf, stored, wants } from './published.ts'
+import { layerOf, named, noise, publish, registryOf, stored, wants, whole } from './published.ts'
 import { engine, scratch } from './store.ts'
 
 /** What is wrong, the code for it, and how the registry comes to it. */

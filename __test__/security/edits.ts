@@ -63,7 +63,7 @@ export const edits: Record<string, readonly Edit[]> = {
       text: 'if (described !== undefined && bytes.length !== described.size)',
       instead: 'if (false)',
     },
-    { file: 'src/image/layers.ts', text: '(kept?.(layer) ?? true)', instead: 'true' },
+    { file: 'src/image/layers.ts', text: '(kept?.(layer, diffId) ?? true)', instead: 'true' },
   ],
   digests: [
     {
@@ -169,7 +169,7 @@ export const edits: Record<string, readonly Edit[]> = {
   platform: [
     {
       file: config,
-      text: 'if (os !== wanted.os || architecture !== wanted.architecture) {',
+      text: 'if (wanted !== null && (os !== wanted.os || architecture !== wanted.architecture)) {',
       instead: 'if (false) {',
     },
   ],
