@@ -11,7 +11,7 @@ import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
 import { parsePlatform, showPlatform } from './manifest.ts'
-import { otherImages, readImage, readImages } from './known.ts'
+import { findImage, nameMeant, readImages } from './known.ts'
 import type { Known } from './known.ts'
 import type { Descriptor, Manifest } from './manifest.ts'
 import type { PruneContext } from './prune.ts'
@@ -204,7 +204,7 @@ export class ImageCollection {
     if (wanted.length === 0) throw refuse('image', 'is missing')
     for (const reference of wanted) {
       const { descriptor, manifest, blobs } = partsOf(this.#content, reference, this.#find(reference), asked)
-      const name = this.#named(reference)
+      const name = nameMeant(this.#content, reference)
       const names = images.get(descriptor.digest)?.names ?? []
       images.set(descriptor.digest, {
         descriptor,
@@ -235,7 +235,7 @@ export class ImageCollection {
    * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
    */
   async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
-    const byName = this.#named(reference)
+    const byName = nameMeant(this.#content, reference)
     const damaged = readImages(this.#content).damaged.find(
       ({ name }) => name !== undefined && name === byName,
     )
@@ -353,52 +353,15 @@ export class ImageCollection {
     return collected ?? { layers: 0, blobs: 0, bytes: 0 }
   }
 
-  /** The manifests of these, on every platform. */
-  #manifests(entries: readonly Entry[]): Descriptor[] {
-    return entries.flatMap((entry) => this.#content.undamaged(entry).map((member) => member.entry))
-  }
-
-  /** The whole name, if that is what is meant and there is such an image. */
-  #named(reference: string): string | undefined {
-    if (/^sha256:[a-f0-9]{64}$/.test(reference)) return undefined
-    try {
-      const name = fullName(parseName(reference))
-      return this.#content.entry(name) === undefined ? undefined : name
-    } catch (error) {
-      if (error instanceof CaissonError) return undefined
-      throw error
-    }
+  /** The digests of the manifests of these, on every platform, whether they are here or not. */
+  #manifests(entries: readonly Entry[]): { digest: string }[] {
+    return entries.flatMap((entry) =>
+      [entry.digest, ...this.#content.listed(entry)].map((digest) => ({ digest })),
+    )
   }
 
   #find(reference: string): Known {
-    if (reference === '') throw refuse('image', 'is empty')
-    const name = this.#named(reference)
-    const known = readImages(this.#content).known
-    if (name !== undefined) {
-      const found = known.find(({ entries }) => entries.some((entry) => entry.name === name))
-      const named = found?.entries.find((entry) => entry.name === name)
-      const unread = found === undefined ? this.#content.entry(name) : undefined
-      // Why it cannot be read.
-      if (unread !== undefined) readImage(this.#content, unread)
-      // First what was asked for.
-      if (found !== undefined && named !== undefined)
-        return {
-          ...readImage(this.#content, named),
-          entries: [named, ...found.entries.filter((entry) => entry !== named)],
-        }
-    }
-    const hex = reference.replace(/^sha256:/, '')
-    const meant = ({ manifest, entries, descriptor, other }: Known): boolean =>
-      [manifest.config, descriptor, ...(other ? [] : entries)].some(({ digest }) =>
-        digest.slice('sha256:'.length).startsWith(hex),
-      )
-    const isId = /^[a-f0-9]{1,64}$/.test(hex)
-    const shown = isId ? known.filter(meant) : []
-    const found = shown.length === 0 && isId ? otherImages(this.#content, known).filter(meant) : shown
-    const [only] = found
-    if (only !== undefined && found.length === 1) return only
-    if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)
-    throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
+    return findImage(this.#content, reference)
   }
 
   #sizes({ digest }: Descriptor, manifest: Manifest): number[] {
@@ -432,7 +395,7 @@ export class ImageCollection {
   /** What an image is held for beside its own platform. */
   #platforms(entries: readonly Entry[]): string[] {
     const images = entries
-      .flatMap((entry) => this.#content.members(entry))
+      .flatMap((entry) => this.#content.undamaged(entry))
       .filter(({ manifest }) => manifest !== undefined)
     return [
       ...new Set(images.flatMap(({ entry: { platform } }) => (platform ? [showPlatform(platform)] : []))),

@@ -222,7 +222,7 @@ export class Images {
     if (entry === undefined) return false
     const plain = wanted === undefined ? this.store.image(entry.digest) : undefined
     if (plain !== undefined && this.store.has(plain)) return true
-    const members = this.content.members(entry)
+    const members = this.content.undamaged(entry)
     const found = memberFor(members, wanted ?? (isIndex(entry) ? hostPlatform() : undefined))
     if (found === undefined) return false
     const facts = this.store.image(found.entry.digest)

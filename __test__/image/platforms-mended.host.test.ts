@@ -1,0 +1,91 @@
+/** Images of many platforms in a store that lacks something, or has no room: they are one thing, and none of them is lost. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import type { ExecutionContext } from 'ava'
+import * as layouts from './layouts.ts'
+import { every, many, others, own, publishMany } from './many.ts'
+import type { Many } from './many.ts'
+import { named, publish, registryOf, stored } from './published.ts'
+import { engine, scratch } from './store.ts'
+
+const all = { allPlatforms: true }
+const [other, another] = others
+
+async function scene(t: ExecutionContext) {
+  const directory = scratch(t)
+  const registry = await registryOf(t, directory)
+  const put = (tag: string, architectures: readonly string[] = every, more: Buffer[] = []): Many => {
+    const origin = join(directory, `origin-${tag}`)
+    const written = many(origin, 'x', architectures, more)
+    publishMany(registry, origin, written, 'app', tag)
+    return written
+  }
+  const place = (digest: string): string => layouts.path(join(directory, 'data/images'), digest)
+  /** What a pull asks for, but for the name. */
+  const asked = async (act: () => PromiseLike<unknown>): Promise<string[]> => {
+    registry.seen.length = 0
+    await act()
+    return registry.seen
+      .map(({ method, url }) => `${method} ${url.split('/').at(-1)}`)
+      .filter((request) => !request.startsWith('HEAD '))
+  }
+  return { directory, registry, put, place, asked, host: `${registry.host}/app`, one: engine(t, directory) }
+}
+
+function imageOf(written: Many, architecture: string): layouts.WrittenImage {
+  const image = written.images[architecture]
+  if (image === undefined) throw new Error(`no image for ${architecture}`)
+  return image
+}
+
+/** The same size, other bytes. */
+function damage(path: string): void {
+  const bytes = readFileSync(path)
+  bytes.writeUInt8(bytes.readUInt8(8) ^ 1, 8)
+  writeFileSync(path, bytes)
+}
+
+test('a damaged document of another platform is in nobody’s way', async (t) => {
+  const { directory, put, place, host, one } = await scene(t)
+  const written = put('x')
+  const name = `${host}:x`
+  await one.images.pull(name, all)
+  const container = await one.start(name, ['sleep', '1000'])
+  damage(place(imageOf(written, other).manifest.digest))
+  t.deepEqual((await one.images.list())[0]?.platforms, [`linux/${own}`, `linux/${another}`])
+  t.is((await one.images.get(imageOf(written, another).config.digest)).platform, `linux/${another}`)
+  t.deepEqual((await one.images.prune({ all: true })).untagged, [])
+  t.deepEqual(
+    await one.images.push(name, { platform: `linux/${another}` }),
+    imageOf(written, another).manifest.digest,
+  )
+  await one.images.save(name, join(directory, 'one.tar'), { platform: `linux/${another}` })
+  t.like(await t.throwsAsync(one.images.push(name)), { code: 'ERR_DIGEST' })
+  t.is(
+    (await one.run(name, ['cat', '/platform'], { platform: `linux/${another}`, pull: 'never' })).stdout,
+    another,
+  )
+  // Not even this machine's own.
+  damage(place(imageOf(written, own).manifest.digest))
+  t.like((await one.images.list())[0], { names: [name], platforms: [`linux/${another}`] })
+  t.deepEqual((await one.images.prune({ all: true })).untagged, [])
+  t.like(await t.throwsAsync(one.images.remove(name)), { code: 'ERR_IMAGE_IN_USE' })
+  await container.stop({ timeout: 0 })
+  t.deepEqual((await one.images.prune({ all: true })).untagged, [name])
+  t.deepEqual(stored(directory).blobs, [])
+})
+
+test('a push is not stopped by another image that is damaged', async (t) => {
+  const { directory, place, host, registry, one } = await scene(t)
+  const { manifest } = publish(registry, directory, { layers: [layouts.busybox()] }, '1', 'damaged')
+  await one.images.pull(`${registry.host}/damaged:1`)
+  damage(place(manifest.digest))
+  publish(registry, directory, { layers: [layouts.busybox()], document: { author: 'x' } })
+  await one.images.pull(`${host}:latest`)
+  await one.images.tag(`${host}:latest`, `${registry.host}/new:1`)
+  // Else nobody asks who has them.
+  registry.blobs.clear()
+  await one.images.push(`${registry.host}/new:1`)
+  t.true(named(directory).includes(`${registry.host}/new:1`))
+})
