@@ -1,13 +1,13 @@
 /** Images of many platforms in a store that lacks something, or has no room: they are one thing, and none of them is lost. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import * as layouts from './layouts.ts'
-import { every, many, others, own, publishMany } from './many.ts'
+import { blobsOf, every, many, others, own, publishMany } from './many.ts'
 import type { Many } from './many.ts'
-import { named, publish, registryOf, stored } from './published.ts'
-import { engine, scratch } from './store.ts'
+import { layerOf, named, publish, registryOf, stored } from './published.ts'
+import { engine, held, scratch } from './store.ts'
 
 const all = { allPlatforms: true }
 const [other, another] = others
@@ -45,6 +45,52 @@ function damage(path: string): void {
   bytes.writeUInt8(bytes.readUInt8(8) ^ 1, 8)
   writeFileSync(path, bytes)
 }
+
+test('whatever is missing of any platform is named, and a pull of the name brings that alone', async (t) => {
+  const { directory, put, place, asked, host, one } = await scene(t)
+  const written = put('x')
+  const name = `${host}:x`
+  await one.images.pull(name, all)
+  const [theirs, mine] = [imageOf(written, other), imageOf(written, own)]
+  const blob = layerOf(theirs, 1)
+  const manifest = imageOf(written, another).manifest.digest
+  const cases: [string, () => void, string, string[]][] = [
+    ['a blob', () => rmSync(place(blob)), `blob ${blob} missing`, [blob]],
+    ['a damaged blob', () => damage(place(blob)), `blob ${blob} damaged`, [blob]],
+    ['a manifest', () => rmSync(place(manifest)), `manifest ${manifest} missing`, [manifest]],
+    ['a damaged manifest', () => damage(place(manifest)), `manifest ${manifest} damaged`, [manifest]],
+    [
+      'a config',
+      () => rmSync(place(theirs.config.digest)),
+      `config ${theirs.config.digest} missing`,
+      [theirs.config.digest],
+    ],
+    [
+      'this machine’s manifest',
+      () => rmSync(place(mine.manifest.digest)),
+      `manifest ${mine.manifest.digest} missing`,
+      [mine.manifest.digest],
+    ],
+    ['the index', () => damage(place(written.index.digest)), `index ${written.index.digest} damaged`, []],
+  ]
+  for (const [what, act, said, wanted] of cases) {
+    act()
+    const [image] = await one.images.verify(name)
+    t.is(image?.faults.map(({ part, digest, state }) => `${part} ${digest} ${state}`)[0], said, what)
+    t.false(image?.isWhole, what)
+    // What it needs is not swept, and its layers are not either.
+    await one.images.prune()
+    t.like(held(directory), { layers: 2 }, what)
+    t.deepEqual(
+      await asked(() => one.images.pull(name)),
+      ['GET x', ...wanted.map((digest) => `GET ${digest}`)],
+      what,
+    )
+    t.deepEqual(stored(directory).blobs, blobsOf(written), what)
+    t.like((await one.images.verify())[0], { digest: written.index.digest, isWhole: true }, what)
+    t.deepEqual(await asked(() => one.images.pull(name)), [], what)
+  }
+})
 
 test('a damaged document of another platform is in nobody’s way', async (t) => {
   const { directory, put, place, host, one } = await scene(t)
