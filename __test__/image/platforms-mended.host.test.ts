@@ -122,6 +122,62 @@ test('a damaged document of another platform is in nobody’s way', async (t) =>
   t.deepEqual(stored(directory).blobs, [])
 })
 
+test('what a prune of blobs took is no damage; what it did not take is', async (t) => {
+  const { put, place, host, one } = await scene(t)
+  const written = put('x')
+  const name = `${host}:x`
+  await one.images.pull(name, all)
+  await one.images.prune({ blobs: true })
+  const [bare] = await one.images.verify(name)
+  t.true(bare?.isWhole)
+  t.true(bare?.faults.every(({ state }) => state === 'unverifiable'))
+  rmSync(place(layerOf(imageOf(written, other), 1)))
+  const [found] = await one.images.verify(name)
+  t.false(found?.isWhole)
+  t.deepEqual(
+    found?.faults.flatMap(({ state, digest }) => (state === 'missing' ? [digest] : [])),
+    [layerOf(imageOf(written, other), 1)],
+  )
+})
+
+test('an index with more entries than are wanted, which another program put there, is in nobody’s way', async (t) => {
+  const { directory, registry, place, one } = await scene(t)
+  publish(registry, directory, { layers: [layouts.busybox()] })
+  const name = `${registry.host}/app:latest`
+  await one.images.pull(name)
+  const bytes = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: layouts.types.index,
+      manifests: Array.from({ length: 257 }, (_, at) => ({
+        mediaType: layouts.types.manifest,
+        digest: layouts.sha256(Buffer.from(`${at}`)),
+        size: 100,
+      })),
+    }),
+  )
+  const digest = layouts.sha256(bytes)
+  writeFileSync(place(digest), bytes)
+  const file = join(directory, 'data/images/index.json')
+  const index = JSON.parse(readFileSync(file, 'utf8')) as { manifests: object[] }
+  index.manifests.push({
+    mediaType: layouts.types.index,
+    digest,
+    size: bytes.length,
+    annotations: { 'org.opencontainers.image.ref.name': 'docker.io/library/large:1' },
+  })
+  writeFileSync(file, JSON.stringify(index))
+  const [, large, ...more] = await one.images.verify()
+  t.deepEqual(more, [])
+  t.like(large, { digest, names: ['large:1'], isWhole: false })
+  t.like(large?.faults, [{ part: 'index', digest, state: 'damaged' }])
+  t.regex(large?.faults[0]?.message ?? '', /manifests has more than 256 entries/)
+  t.true((await one.images.verify(name))[0]?.isWhole)
+  t.is((await one.images.list()).length, 2)
+  t.deepEqual((await one.images.remove('large:1')).untagged, ['large:1'])
+  t.true((await one.images.verify())[0]?.isWhole)
+})
+
 test('a push is not stopped by another image that is damaged', async (t) => {
   const { directory, place, host, registry, one } = await scene(t)
   const { manifest } = publish(registry, directory, { layers: [layouts.busybox()] }, '1', 'damaged')
