@@ -1,12 +1,13 @@
 /** Images of many platforms in a store that lacks something, or has no room: they are one thing, and none of them is lost. */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import * as layouts from './layouts.ts'
 import { blobsOf, every, many, others, own, publishMany } from './many.ts'
 import type { Many } from './many.ts'
-import { layerOf, named, publish, registryOf, stored } from './published.ts'
+import { layerOf, named, noise, publish, registryOf, stored } from './published.ts'
 import { engine, held, scratch } from './store.ts'
 
 const all = { allPlatforms: true }
@@ -137,6 +138,47 @@ test('what a prune of blobs took is no damage; what it did not take is', async (
   t.deepEqual(
     found?.faults.flatMap(({ state, digest }) => (state === 'missing' ? [digest] : [])),
     [layerOf(imageOf(written, other), 1)],
+  )
+})
+
+test('a limit takes all of an image or nothing, and knows the use of what is not unpacked', async (t) => {
+  const { directory, put, place, host, one } = await scene(t)
+  // The last two have nothing for this machine.
+  const tags = ['a', 'b', 'c', 'd']
+  const [, b, c, d] = tags.map((tag, at) =>
+    put(tag, at < 2 ? every : others, [layouts.tar([{ name: 'n', content: noise(300_000, at) }])]),
+  )
+  if (b === undefined || c === undefined || d === undefined) throw new Error('not put')
+  const pull = async (...names: string[]): Promise<void> => {
+    for (const tag of names) {
+      await one.images.pull(`${host}:${tag}`, all)
+      await sleep(20)
+    }
+  }
+  const size = async (): Promise<number> => {
+    const { layers, blobs } = await one.images.usage()
+    return layers.bytes + blobs.bytes
+  }
+  const prune = async (keepStorage: number): Promise<readonly string[]> =>
+    (await one.images.prune({ all: true, keepStorage })).untagged
+  await pull('a', 'b', 'c', 'b')
+  t.like(held(directory), { facts: 2 })
+  const full = await size()
+  t.deepEqual(await prune(full), [])
+  t.deepEqual(await prune(full - 1), [`${host}:a`])
+  t.deepEqual(stored(directory).blobs, [...new Set([...blobsOf(b), ...blobsOf(c)])].toSorted())
+  // Used again, though nothing of it came.
+  await pull('c', 'd')
+  t.deepEqual(await prune((await size()) - 1), [`${host}:b`])
+  // Used again, and mended.
+  rmSync(place(layerOf(imageOf(c, other), 2)))
+  await pull('c')
+  t.deepEqual(await prune((await size()) - 1), [`${host}:d`])
+  t.deepEqual(stored(directory).blobs, blobsOf(c))
+  t.like(held(directory), { layers: 0, facts: 0 })
+  t.deepEqual(
+    (await one.images.verify()).map(({ isWhole }) => isWhole),
+    [true],
   )
 })
 

@@ -145,6 +145,7 @@ class Pull {
         chains,
       }
       if (unpacked) store.remember(facts)
+      else store.touch(facts.digest)
       await this.#name(documents)
       report?.({ kind: 'complete', digest: served, changed: true })
       return facts
