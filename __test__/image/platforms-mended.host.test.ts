@@ -182,6 +182,47 @@ test('a limit takes all of an image or nothing, and knows the use of what is not
   )
 })
 
+test('run by an id, and made into an image: of the platform that is meant', async (t) => {
+  const { put, host, one } = await scene(t)
+  const written = put('x')
+  const name = `${host}:x`
+  await one.images.pull(name, all)
+  const cat = async (image: string, platform?: string): Promise<string> =>
+    (
+      await one.run(image, ['cat', '/platform'], {
+        pull: 'never',
+        ...(platform !== undefined && { platform }),
+      })
+    ).stdout
+  t.is(await cat(imageOf(written, own).config.digest), own)
+  t.is(await cat(written.index.digest.slice('sha256:'.length, 20)), own)
+  t.is(await cat(imageOf(written, own).config.digest, `linux/${another}`), another)
+  t.is(await cat(imageOf(written, other).config.digest), other)
+  for (const [image, platform] of [
+    [written.index.digest, 'linux/mips'],
+    [imageOf(written, other).config.digest, `linux/${another}`],
+  ] as const)
+    t.like(await t.throwsAsync(one.run(image, ['true'], { platform })), { code: 'ERR_IMAGE_NOT_FOUND' })
+  const container = await one.start(name, ['sleep', '1000'], { platform: `linux/${other}`, pull: 'never' })
+  const made = await container.commit({ reference: 'made:1' })
+  await container.stop({ timeout: 0 })
+  t.is(made.platform, `linux/${other}`)
+  t.is(await cat(made.id), other)
+  await one.images.remove(name)
+  t.is(await cat('made:1'), other)
+  t.true((await one.images.verify()).every(({ isWhole }) => isWhole))
+})
+
+test('by its id an image of one platform runs for no other', async (t) => {
+  const { directory, registry, one } = await scene(t)
+  const { config } = publish(registry, directory, { layers: [layouts.busybox()] })
+  await one.images.pull(`${registry.host}/app`)
+  const error = await t.throwsAsync(one.run(config.digest, ['true'], { platform: `linux/${other}` }))
+  t.like(error, { code: 'ERR_IMAGE_NOT_FOUND' })
+  t.true(error.message.endsWith(`: has no image for linux/${other}; it has linux/${own}`), error.message)
+  t.is((await one.run(config.digest, ['echo', 'x'], { platform: `linux/${own}` })).stdout, 'x\n')
+})
+
 test('an index with more entries than are wanted, which another program put there, is in nobody’s way', async (t) => {
   const { directory, registry, place, one } = await scene(t)
   publish(registry, directory, { layers: [layouts.busybox()] })

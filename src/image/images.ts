@@ -11,13 +11,14 @@ import { Content } from './content.ts'
 import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import type { ImportedAs } from './import.ts'
+import { imagesOfId, theOnly } from './known.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { LoadContext, LoadProgress } from './load.ts'
 import { hostPlatform, isIndex, parsePlatform } from './manifest.ts'
 import type { Manifest, Platform } from './manifest.ts'
-import { isImage, memberFor } from './platforms.ts'
-import type { ImageMember } from './platforms.ts'
+import { memberFor, requireMember } from './platforms.ts'
+import type { ImageMember, Member } from './platforms.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
 import type { LayoutReference } from './reference.ts'
@@ -95,7 +96,7 @@ export class Images {
     this.#readArchive = readArchive
   }
 
-  /** After each pull, a run's too, this is called with the digest of the manifest that is to stay. */
+  /** After each pull, a run's too, and each commit this is called with the digest of the manifest that is to stay. */
   whenGrown(act: (held: readonly string[]) => Promise<void>): void {
     this.#grown = act
   }
@@ -136,10 +137,14 @@ export class Images {
   async prepare(name: string, options: ImageOptions): Promise<Image> {
     const { signal, pull = 'missing' } = options
     signal.throwIfAborted()
-    const known = this.#byId(name)
-    if (known !== undefined) return this.#image(await this.#ready(known, signal))
-    const reference = this.#place(name)
     const wanted = platformOf(options)
+    const known = this.#byId(name, wanted)
+    if (known !== undefined) {
+      const facts = await this.#ready(known, signal)
+      this.store.touch(facts.digest)
+      return this.#image(facts)
+    }
+    const reference = this.#place(name)
     if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? '', wanted))) {
       if (pull === 'never') {
         throw new CaissonError(
@@ -181,35 +186,33 @@ export class Images {
   }
 
   /**
-   * The image in the content store of this id, `sha256:…` or its digits, or of this beginning of one, if no name is so.
+   * The image in the content store of this id, `sha256:…` or its digits, or of this beginning of one, if no name is so; of
+   * one with all its platforms the one that is wanted.
    * @throws CaissonError ERR_INVALID_OPTION where a beginning means several, ERR_IMAGE_NOT_FOUND for a whole one that is
-   * not here.
+   * not here, and for one that is not for what is wanted.
    */
-  #byId(name: string): ImageMember | undefined {
-    const [, hex] = wholeId.exec(name) ?? /^([a-f0-9]{4,63})$/.exec(name) ?? []
-    if (hex === undefined || (hex.length < 64 && this.content.entry(fullName(parseName(name))) !== undefined))
-      return undefined
-    const found = new Map<string, ImageMember>()
-    const members = this.content.entries().flatMap((entry) => this.content.undamaged(entry))
-    for (const member of members.filter(isImage)) {
-      const { digest } = member.manifest.config
-      if (digest.startsWith(`sha256:${hex}`)) found.set(digest, member)
-    }
-    if (found.size > 1) {
-      const message = `image: multiple IDs found with provided prefix: ${name}`
-      throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'image' })
-    }
-    const [member] = found.values()
-    if (member === undefined && hex.length === 64)
-      throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${name}`, {
-        stage: 'resolve',
-        subject: name,
-      })
-    return member
+  #byId(name: string, wanted: Platform | undefined): Pick<ImageMember, 'entry' | 'manifest'> | undefined {
+    const [, whole] = wholeId.exec(name) ?? []
+    const [, hex = whole] = /^([a-f0-9]{4,63})$/.exec(name) ?? []
+    if (hex === undefined) return undefined
+    if (whole === undefined && this.content.entry(fullName(parseName(name))) !== undefined) return undefined
+    const found = imagesOfId(this.content, hex)
+    if (found.length === 0 && whole === undefined) return undefined
+    const { descriptor, manifest, entries, other } = theOnly(found, name)
+    if (wanted === undefined) return { entry: descriptor, manifest }
+    // The newest first.
+    const offered = entries.toReversed().map((entry) => this.content.undamaged(entry))
+    const own = ({ entry }: Member): boolean => !other || entry.digest === descriptor.digest
+    const members = offered.map((list) => list.filter(own))
+    const suits = members.map((list) => memberFor(list, wanted)).find((one) => one !== undefined)
+    return suits ?? requireMember(members.flat(), name, wanted)
   }
 
   /** Unpacks an image of the content store, if that is to be done. */
-  async #ready({ entry, manifest }: ImageMember, signal: AbortSignal): Promise<Facts> {
+  async #ready(
+    { entry, manifest }: Pick<ImageMember, 'entry' | 'manifest'>,
+    signal: AbortSignal,
+  ): Promise<Facts> {
     const { digest, platform } = entry
     const start = async (ended: AbortSignal): Promise<Facts> =>
       this.#unpack(this.content.layout, digest, manifest, platform, ended)
@@ -269,7 +272,10 @@ export class Images {
   /** Makes an image of a container; its id. */
   async commit(container: Committed, pack: PackLayer, as: CommittedAs, signal: AbortSignal): Promise<string> {
     const { commit } = await import('./commit.ts')
-    return commit(this.#loading, container, pack, as, signal)
+    const id = await commit(this.#loading, container, pack, as, signal)
+    const made = imagesOfId(this.content, id.slice('sha256:'.length))
+    await this.#grown?.(made.map(({ descriptor }) => descriptor.digest))
+    return id
   }
 
   /** What images are verified with. */
