@@ -8,6 +8,7 @@ import type { Committed, CommittedAs, PackLayer } from './commit.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
+import { Flights } from './flights.ts'
 import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import type { ImportedAs } from './import.ts'
@@ -62,14 +63,6 @@ export interface ArchiveOptions {
   report?: ((progress: LoadProgress) => void) | undefined
 }
 
-/** One unpacking that several callers wait for. It goes on for as long as one of them does. */
-interface Flight {
-  facts: Promise<Facts>
-  cancel: AbortController
-  waiting: number
-  listeners: Set<(progress: PullProgress) => void>
-}
-
 /** How many layers of a layout are unpacked at a time: it is the processors' work. */
 const parallel = 2
 
@@ -85,7 +78,7 @@ export class Images {
   readonly #readArchive: ReadArchive
   /** What this process knows, by layout and tag. */
   readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
-  readonly #flights = new Map<string, Flight>()
+  readonly #flights = new Flights()
   #grown: ((held: readonly string[]) => Promise<void>) | undefined
 
   constructor(dataRoot: string, unpackLayer: UnpackLayer, readArchive: ReadArchive) {
@@ -165,7 +158,7 @@ export class Images {
     const facts =
       'known' in found
         ? found.known
-        : await this.#join(
+        : await this.#flights.join(
             found.digest,
             (ended) => this.#unpack(layout, found.digest, found.manifest, wanted, ended),
             signal,
@@ -216,7 +209,7 @@ export class Images {
     const { digest, platform } = entry
     const start = async (ended: AbortSignal): Promise<Facts> =>
       this.#unpack(this.content.layout, digest, manifest, platform, ended)
-    return this.#unpacked(digest) ?? this.#join(digest, start, signal)
+    return this.#unpacked(digest) ?? this.#flights.join(digest, start, signal)
   }
 
   /** Whether an image is in the content store, with its layers or their blobs. */
@@ -247,7 +240,7 @@ export class Images {
       await this.#grown?.([facts.digest])
       return facts
     }
-    return this.#join(key, start, signal, report)
+    return this.#flights.join(key, start, signal, report)
   }
 
   /** Loads the images of an archive; their ids. */
@@ -315,33 +308,6 @@ export class Images {
     return { digest, lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
   }
 
-  /** Gets an image together with whoever wants the same one now. */
-  #join(
-    key: string,
-    start: (signal: AbortSignal, tell: (progress: PullProgress) => void) => Promise<Facts>,
-    signal: AbortSignal,
-    report?: (progress: PullProgress) => void,
-  ): Promise<Facts> {
-    // One that has been aborted says so never again.
-    signal.throwIfAborted()
-    let flight = this.#flights.get(key)
-    if (flight === undefined || flight.cancel.signal.aborted) {
-      const cancel = new AbortController()
-      const listeners: Flight['listeners'] = new Set()
-      const facts = start(cancel.signal, (progress) => {
-        for (const listener of listeners) listener(progress)
-      })
-      const started: Flight = { facts, cancel, waiting: 0, listeners }
-      const over = (): void => {
-        if (this.#flights.get(key) === started) this.#flights.delete(key)
-      }
-      facts.then(over, over)
-      this.#flights.set(key, started)
-      flight = started
-    }
-    return wait(flight, signal, report)
-  }
-
   async #unpack(
     layout: Layout,
     digest: string,
@@ -390,32 +356,4 @@ function platformOf({
 
 function keyOf({ directory, tag }: LayoutReference): string {
   return `${directory}\0${tag ?? ''}`
-}
-
-/** Waits with the others. Who leaves last ends the unpacking, and waits until nothing of it is left. */
-async function wait(
-  flight: Flight,
-  signal: AbortSignal,
-  report: ((progress: PullProgress) => void) | undefined,
-): Promise<Facts> {
-  if (report !== undefined) flight.listeners.add(report)
-  let leave: (() => void) | undefined
-  const left = new Promise<never>((_, reject) => {
-    leave = () => {
-      flight.waiting -= 1
-      if (flight.waiting === 0) flight.cancel.abort(signal.reason)
-      else reject(signal.reason)
-    }
-    signal.addEventListener('abort', leave, { once: true })
-  })
-  flight.waiting += 1
-  try {
-    return await Promise.race([flight.facts, left])
-  } catch (error) {
-    signal.throwIfAborted()
-    throw error
-  } finally {
-    if (report !== undefined) flight.listeners.delete(report)
-    if (leave !== undefined) signal.removeEventListener('abort', leave)
-  }
 }
