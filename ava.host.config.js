@@ -11,9 +11,19 @@ const kinds = {
 /** What archives and registries say is no kernel's matter: these, the slow ones, are not run where one is emulated. */
 const emulated = ['uml', 'qemu']
 const said = [
-  ...['archive', 'archive-refused', 'budget', 'bytes', 'import', 'lies', 'mutated', 'save', 'together'].map(
-    (name) => `image/${name}`,
-  ),
+  ...[
+    'archive',
+    'archive-refused',
+    'budget',
+    'bytes',
+    'commit',
+    'import',
+    'lies',
+    'mutated',
+    'save',
+    'verify',
+    'together',
+  ].map((name) => `image/${name}`),
   ...['archives', 'config', 'digests', 'documents', 'limits', 'logins', 'names'].map(
     (name) => `security/${name}`,
   ),

@@ -202,7 +202,10 @@ test('bad limits are refused by name; the variable and the command line', async 
   t.deepEqual(await names(free), ['b'])
   t.like(caisson(['image', 'prune', '-f', '--keep-storage', 'much']), { status: 125 })
   t.regex(caisson(['pull', 'x', '--store-limit', 'much']).stderr, /storeLimit: 'much' is not a size/)
-  t.regex(caisson(['images'], { CAISSON_STORE_LIMIT: 'much' }).stderr, /storeLimit: 'much' is not a size/)
+  t.regex(
+    caisson(['images'], { CAISSON_STORE_LIMIT: 'much' }).stderr,
+    /CAISSON_STORE_LIMIT: 'much' is not a size/,
+  )
   process.env.CAISSON_STORE_LIMIT = String(Math.ceil(shared + one))
   t.teardown(() => delete process.env.CAISSON_STORE_LIMIT)
   await pullAll(engine(t, directory), host, 'c')

@@ -17,19 +17,23 @@ const large = layouts.tar(
 const options: layouts.ImageOptions = { layers: [layouts.busybox(), large] }
 const count = ['sh', '-c', 'ls -1 /many/* | grep -c "^[0-9]"']
 
-/** The process that unpacks, once it has begun with the large layer. */
+/** The process that unpacks the large layer, once it has begun and the other layer is there. */
 async function unpacker(directory: string): Promise<number> {
   const unpacking = join(directory, 'data/unpacking')
   for (let look = 0; look < 2000; look += 1) {
     const [chain] = existsSync(unpacking) ? readdirSync(unpacking) : []
-    if (chain !== undefined && existsSync(join(unpacking, chain, 'root/many/3'))) {
-      for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    const begun = chain !== undefined && existsSync(join(unpacking, chain, 'root/many/3'))
+    if (begun && held(directory).layers === 1) {
+      const unpackers = readdirSync('/proc').filter((name) => {
         try {
-          if (readFileSync(`/proc/${pid}/comm`, 'utf8') === 'caisson-unpack\n') return Number(pid)
+          return readFileSync(`/proc/${name}/comm`, 'utf8') === 'caisson-unpack\n'
         } catch {
-          // It ended while we looked.
+          // No process, or one that ended while we looked.
+          return false
         }
-      }
+      })
+      // The other layer's may not have ended yet: it was started before.
+      if (unpackers.length > 0) return Math.max(...unpackers.map(Number))
     }
     await sleep(2)
   }

@@ -24,16 +24,18 @@ const program = `
 import { Engine } from '${new URL('../../src/container/engine.ts', import.meta.url).href}'
 import { list } from '${new URL('trees.ts', import.meta.url).href}'
 const directory = process.env.XDG_RUNTIME_DIR ?? '/run/root'
-const engine = new Engine({ root: directory + '/data', runRoot: directory + '/run' })
 const lists = {}
-for (const reference of process.argv.slice(1)) {
+for (const [at, reference] of process.argv.slice(1).entries()) {
+  // A store of its own for each: what another form of an image brought would not be unpacked again.
+  const engine = new Engine({ root: directory + '/data-' + at, runRoot: directory + '/run-' + at })
   await using held = await engine.start(reference)
   await using found = await engine.containers.get(held.id)
   const { pid } = found.info
   const enter = process.getuid() === 0 ? [] : ['nsenter', '--user', '--preserve-credentials', '--target', String(pid), '--']
   lists[reference] = list('/proc/' + pid + '/root', enter)
+  await held[Symbol.asyncDispose]()
+  await engine.close()
 }
-await engine.close()
 process.stdout.write(JSON.stringify(lists))
 `
 
@@ -88,7 +90,7 @@ test('as umoci unpacks them', async (t) => {
   const { host } = await debian(t)
   const made = make(join(directory, 'made'), host)
   const expected: Lists = {}
-  for (const [at, { title, reference, layers }] of made.entries()) {
+  for (const [at, { maker, title, reference, layers }] of made.entries()) {
     const from = `docker://${reference}`
     const raw = must('skopeo', 'inspect', '--raw', '--tls-verify=false', from)
     const manifest = JSON.parse(raw) as { layers: { mediaType: string }[] }
@@ -98,12 +100,12 @@ test('as umoci unpacks them', async (t) => {
       manifest.layers.every(({ mediaType }) => wanted.test(mediaType)),
       title,
     )
+    if (expected[maker] !== undefined) continue
     const [layout, bundle] = [join(directory, `oci-${at}`), join(directory, `bundle-${at}`)]
-    // umoci knows no zstd.
-    const words = ['--src-tls-verify=false', '--dest-compress-format', 'gzip', from, `oci:${layout}:made`]
+    const words = ['--src-tls-verify=false', from, `oci:${layout}:made`]
     must('skopeo', 'copy', '--quiet', ...words)
     must('umoci', 'unpack', '--image', `${layout}:made`, bundle)
-    expected[reference] = list(join(bundle, 'rootfs'))
+    expected[maker] = list(join(bundle, 'rootfs'))
     must('rm', '-r', layout, bundle)
   }
   for (const kind of kinds) {
@@ -112,8 +114,8 @@ test('as umoci unpacks them', async (t) => {
       kind,
       made.map(({ reference }) => reference),
     )
-    for (const { title, reference } of made) {
-      const lines = expected[reference] ?? []
+    for (const { maker, title, reference } of made) {
+      const lines = expected[maker] ?? []
       t.true(lines.length > 50, title)
       t.deepEqual(lists[reference]?.map(trueOwner), asSeenBy(kind, lines), `${title}, ${kind}`)
     }

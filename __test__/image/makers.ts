@@ -7,7 +7,9 @@ import { change } from './trees.ts'
 
 /** An image in a registry. */
 export interface Made {
-  /** Who made it, and how it was sent. */
+  /** Who made it: images of one maker have the same tree, however they were sent. */
+  maker: string
+  /** That, and how it was sent. */
   title: string
   reference: string
   layers: number
@@ -127,10 +129,11 @@ function built(podman: (...words: string[]) => string, directory: string): void 
 /** Makes all of them below `directory`, and puts them into a registry. */
 export function make(directory: string, registry: string): Made[] {
   const made: Made[] = []
-  const sent = (title: string, layers: number, send: (reference: string) => void): void => {
+  const sent = (maker: string, how: string, layers: number, send: (reference: string) => void): void => {
+    const title = `${maker}, ${how}`
     const reference = `${registry}/made/${title.replaceAll(/[^a-z0-9]+/g, '-')}:1`
     send(reference)
-    made.push({ title, reference, layers })
+    made.push({ maker, title, reference, layers })
   }
   const skopeo = (...words: string[]): string =>
     must('skopeo', 'copy', '--quiet', '--dest-tls-verify=false', ...words)
@@ -138,12 +141,10 @@ export function make(directory: string, registry: string): Made[] {
    * The ways to a registry. What is compressed otherwise than there already goes by a layout: their cache of what a registry
    * has would put the other blob in its place.
    */
-  const all = (title: string, layers: number, push: (words: string[], target: string) => void): void => {
-    sent(`${title}, gzip`, layers, (reference) => push([], `docker://${reference}`))
-    sent(`${title}, docker schema 2`, layers, (reference) =>
-      push(['--format', 'v2s2'], `docker://${reference}`),
-    )
-    sent(`${title}, zstd`, layers, (reference) => {
+  const all = (maker: string, layers: number, push: (words: string[], target: string) => void): void => {
+    sent(maker, 'gzip', layers, (reference) => push([], `docker://${reference}`))
+    sent(maker, 'docker schema 2', layers, (reference) => push(['--format', 'v2s2'], `docker://${reference}`))
+    sent(maker, 'zstd', layers, (reference) => {
       const layout = join(directory, `zstd-${made.length}`)
       push(['--compression-format', 'zstd'], `oci:${layout}:made`)
       skopeo('--preserve-digests', `oci:${layout}:made`, `docker://${reference}`)
@@ -168,7 +169,7 @@ export function make(directory: string, registry: string): Made[] {
   all('podman commit', 5, (words, target) => push(words, 'committed', target))
   built(podman, directory)
   all('podman build', 7, (words, target) => push(words, 'built', target))
-  sent('podman build, zstd chunked', 7, (reference) => {
+  sent('podman build', 'zstd chunked', 7, (reference) => {
     const layout = join(directory, 'chunked')
     push(['--compression-format', 'zstd:chunked'], 'built', `oci:${layout}:made`)
     skopeo('--preserve-digests', `oci:${layout}:made`, `docker://${reference}`)

@@ -22,11 +22,15 @@ const options: layouts.ImageOptions = {
   config: { Cmd: ['ls', '/noise'], Env: ['A=b'], User: '0', Labels: { a: 'b' } },
 }
 
-/** Whatever a failed pull could have left. */
+/**
+ * Whatever a failed pull could have left. Not layers: each is whole and verified by itself, and goes with the next removal,
+ * which the end of each test sees.
+ */
 function lookAt(directory: string): object {
   const index = join(directory, 'data/images/index.json')
+  const { layers: _, ...rest } = stored(directory)
   return {
-    ...stored(directory),
+    ...rest,
     index: existsSync(index) ? readFileSync(index, 'utf8') : '',
     spool: existsSync(join(directory, 'data/spool')),
   }
@@ -87,7 +91,7 @@ test(`${count} pulls of damaged documents`, async (t) => {
   publish(registry, directory, { ...options, config: { Cmd: ['ls', '/noise'], User: '0:0' } }, 'last')
   t.is((await one.run(`${image}:last`)).stdout, '/noise\n')
   for (const found of await one.images.list()) await one.images.remove(found.id, { force: true })
-  t.deepEqual(await one.images.list(), [])
+  t.like(remains(directory), { layers: 0, unpacking: 0, blobs: 0, names: 0, spool: false })
 })
 
 test(`${count} archives with damaged documents`, async (t) => {
@@ -137,7 +141,7 @@ test(`${count} archives with damaged documents`, async (t) => {
     t.notThrows(() => whole(directory), at)
   }
   t.log(seen.loaded, seen.refused)
-  t.true(seen.loaded > 0 && seen.refused.size > 2)
+  t.true(seen.loaded > 0 && seen.refused.size > 1)
   t.false(remains(directory).spool)
   for (const found of await one.images.list()) await one.images.remove(found.id, { force: true })
   t.like(remains(directory), { layers: 0, unpacking: 0, blobs: 0, names: 0 })

@@ -112,9 +112,18 @@ function changeBytes(document: Buffer, below: Below): Buffer {
   }
 }
 
+/** The same with one digit of one digest changed: well-formed, and nobody's. */
+function withOtherDigest(document: Buffer, below: Below): Buffer {
+  const text = document.toString()
+  const digests = [...text.matchAll(/sha256:[a-f0-9]{64}/g)]
+  const at = (digests[below(digests.length)]?.index ?? 0) + 'sha256:'.length + below(64)
+  return Buffer.from(`${text.slice(0, at)}${text[at] === '0' ? '1' : '0'}${text.slice(at + 1)}`)
+}
+
 /** A damaged copy of a document. `next` gives numbers from 0 up to 1. */
 export function mutated(document: Buffer, next: () => number): Buffer {
   const below: Below = (most) => Math.floor(next() * most)
+  if (below(5) === 0 && document.includes('sha256:')) return withOtherDigest(document, below)
   let copy = document
   if (below(4) > 0) {
     const parsed: unknown = JSON.parse(document.toString())

@@ -74,7 +74,9 @@ export class Engine {
       this.roots.data,
       this.#images,
       () => sweep(this.#shim),
-      most === undefined || most === '' ? undefined : limit('storeLimit', most),
+      most === undefined || most === ''
+        ? undefined
+        : limit(options.storeLimit === undefined ? 'CAISSON_STORE_LIMIT' : 'storeLimit', most),
     )
   }
 

@@ -5,8 +5,11 @@ import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
 import type { ImageStore } from './store.ts'
 
-/** Throws a layer away, unless a container uses it; answers whether it is gone. */
-export function setAside(store: ImageStore, chain: string): boolean {
+/**
+ * Throws a layer away, unless a container uses it; answers whether it is gone. `isStill` is asked once nobody else can use
+ * it: another program may have mended it meanwhile.
+ */
+export function setAside(store: ImageStore, chain: string, isStill: () => boolean = () => true): boolean {
   // A container holds the topmost layer of its image. Of one that no record knows it may stand on any other.
   const known = [...store.allFacts().map(({ digest }) => store.image(digest)), ...store.records()]
   const elsewhere = new Set<string>()
@@ -26,7 +29,7 @@ export function setAside(store: ImageStore, chain: string): boolean {
       if (lock === undefined) return false
       if (lock !== null) locks.push(lock)
     }
-    if (existsSync(store.place(chain))) store.discard(chain)
+    if (existsSync(store.place(chain)) && isStill()) store.discard(chain)
     return true
   } finally {
     for (const lock of locks) lock.release()

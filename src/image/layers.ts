@@ -160,7 +160,7 @@ class Layers {
     const { store, layers, diffIds, kept, report } = this.#options
     const [layer, chain, diffId] = [layers[at], this.#chains[at], diffIds[at]]
     if (layer === undefined || chain === undefined || diffId === undefined) return
-    if (store.isBroken(chain) && !setAside(store, chain)) {
+    if (store.isBroken(chain) && !setAside(store, chain, () => store.isBroken(chain))) {
       const message = `layer ${layer.digest}: it is damaged in the store, and a running container uses it: it comes anew once that has ended`
       throw new CaissonError('ERR_IMAGE_IN_USE', message, { stage: 'unpack', subject: layer.digest })
     }

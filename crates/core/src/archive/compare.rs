@@ -17,6 +17,8 @@ use std::os::fd::OwnedFd;
 
 /// Bytes that are compared at once.
 const PIECE: usize = 256 * 1024;
+/// The kernel's bound of an attribute's value, and of all names of one file (xattr(7)).
+const ATTRIBUTES: usize = 64 * 1024;
 
 /// Holds `found` against `expected`: names, kinds, modes, owners, sizes, device numbers, times of change of what is no
 /// directory, extended attributes, which names are one file, targets of links, and bytes.
@@ -27,7 +29,12 @@ const PIECE: usize = 256 * 1024;
 pub fn compare(expected: &Fd, found: &Fd) -> Result<()> {
     let open = |directory: &Fd| step(directory, c".").on(b"./");
     let (expected, found) = (open(expected)?, open(found)?);
-    let mut compared = Compared::default();
+    let mut compared = Compared {
+        linked: HashMap::new(),
+        pieces: [vec![0; PIECE], vec![0; PIECE]],
+        names: vec![0; ATTRIBUTES],
+        value: vec![0; ATTRIBUTES],
+    };
     let (one, other) = (fstat(&expected).on(b"./")?, fstat(&found).on(b"./")?);
     compared.stats(&one, &other, b"./")?;
     compared.attributes(&expected, &found, b"./")?;
@@ -69,10 +76,13 @@ impl Level {
     }
 }
 
-#[derive(Default)]
 struct Compared {
     /// Files with several names, by their inode: which one of the other tree they are.
     linked: HashMap<u64, u64>,
+    /// Room for bytes of a file of either tree, and for names and value of attributes: had once.
+    pieces: [Vec<u8>; 2],
+    names: Vec<u8>,
+    value: Vec<u8>,
 }
 
 fn differs(path: &[u8], how: impl Into<String>) -> Error {
@@ -128,7 +138,7 @@ impl Compared {
                 let (expected, found) =
                     (file(&level.expected, name).on(&path)?, file(&level.found, name).on(&path)?);
                 self.attributes(&expected, &found, &path)?;
-                content(expected, found, &path)?;
+                self.content(expected, found, &path)?;
                 Ok(None)
             }
             SFlag::S_IFLNK => {
@@ -166,12 +176,52 @@ impl Compared {
         Ok(())
     }
 
-    fn attributes(&self, expected: &Fd, found: &Fd, path: &[u8]) -> Result<()> {
-        let (one, other) = (attributes(expected, path)?, attributes(found, path)?);
+    fn attributes(&mut self, expected: &Fd, found: &Fd, path: &[u8]) -> Result<()> {
+        let (one, other) = (self.attributes_of(expected, path)?, self.attributes_of(found, path)?);
         let odd = one.iter().find(|attribute| !other.contains(attribute));
         match odd.or_else(|| other.iter().find(|attribute| !one.contains(attribute))) {
             None => Ok(()),
             Some((name, _)) => Err(differs(path, format!("its attribute {} differs", show(name)))),
+        }
+    }
+
+    /// All attributes but the labels that a host gives its files by rules of its own.
+    fn attributes_of(&mut self, file: &Fd, path: &[u8]) -> Result<BTreeSet<(Vec<u8>, Vec<u8>)>> {
+        let names = match xattr::list(file, &mut self.names) {
+            Ok(names) => names,
+            Err(Errno::EOPNOTSUPP) => return Ok(BTreeSet::new()),
+            Err(errno) => return Err(errno).on(path),
+        };
+        let mut all = BTreeSet::new();
+        for name in
+            names.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+        {
+            let bytes = name.to_bytes();
+            if bytes.starts_with(b"security.") && bytes != b"security.capability" {
+                continue;
+            }
+            if let Ok(value) = xattr::get(file, name, &mut self.value) {
+                all.insert((bytes.to_vec(), value.to_vec()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Compares the bytes of files that have the same size.
+    fn content(&mut self, expected: Fd, found: Fd, path: &[u8]) -> Result<()> {
+        let [mut expected, mut found] = [expected, found].map(|file| File::from(OwnedFd::from(file)));
+        let [one, other] = &mut self.pieces;
+        loop {
+            let count = expected.read(one).on(path)?;
+            if count == 0 {
+                return Ok(());
+            }
+            match found.read_exact(&mut other[..count]) {
+                Ok(()) if one[..count] == other[..count] => {}
+                Ok(()) => return Err(differs(path, "its content differs")),
+                // A disk that cannot read it has damaged it.
+                Err(error) => return Err(differs(path, format!("its content cannot be read: {error}"))),
+            }
         }
     }
 }
@@ -179,45 +229,4 @@ impl Compared {
 fn file(parent: &Fd, name: &CStr) -> Result<Fd, Errno> {
     let flags = open::RDONLY | open::NOFOLLOW | open::NONBLOCK;
     openat2(parent, name, flags, resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_XDEV, 0)
-}
-
-/// All attributes but the labels that a host gives its files by rules of its own.
-fn attributes(file: &Fd, path: &[u8]) -> Result<BTreeSet<(Vec<u8>, Vec<u8>)>> {
-    let mut names = vec![0; 64 * 1024];
-    let names = match xattr::list(file, &mut names) {
-        Ok(names) => names,
-        Err(Errno::EOPNOTSUPP) => return Ok(BTreeSet::new()),
-        Err(errno) => return Err(errno).on(path),
-    };
-    let (mut all, mut room) = (BTreeSet::new(), vec![0; 64 * 1024]);
-    for name in
-        names.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
-    {
-        let bytes = name.to_bytes();
-        if bytes.starts_with(b"security.") && bytes != b"security.capability" {
-            continue;
-        }
-        if let Ok(value) = xattr::get(file, name, &mut room) {
-            all.insert((bytes.to_vec(), value.to_vec()));
-        }
-    }
-    Ok(all)
-}
-
-/// Compares the bytes of files that have the same size.
-fn content(expected: Fd, found: Fd, path: &[u8]) -> Result<()> {
-    let [mut expected, mut found] = [expected, found].map(|file| File::from(OwnedFd::from(file)));
-    let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
-    loop {
-        let count = expected.read(&mut one).on(path)?;
-        if count == 0 {
-            return Ok(());
-        }
-        match found.read_exact(&mut other[..count]) {
-            Ok(()) if one[..count] == other[..count] => {}
-            Ok(()) => return Err(differs(path, "its content differs")),
-            // A disk that cannot read it has damaged it.
-            Err(error) => return Err(differs(path, format!("its content cannot be read: {error}"))),
-        }
-    }
 }

@@ -7,11 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
 import test from 'ava'
 import type { Container, Engine, RunningContainer, RunOptions } from '../../src/index.ts'
-import { hasControllers, hasGroups } from '../host/ground.ts'
-import * as layouts from '../image/layouts.ts'
-import { engine, scratch } from '../image/store.ts'
-import { remains } from '../image/archives.ts'
-import { changes, entriesOf, importBase } from '../image/written.ts'
+import { hasGroups } from '../host/ground.ts'
+import * as layouts from './layouts.ts'
+import { engine, scratch } from './store.ts'
+import { remains } from './archives.ts'
+import { changes, entriesOf, importBase } from './written.ts'
 
 /** A container that has done this, and waits. */
 async function changed(one: Engine, image: string, script: string, options?: RunOptions): Promise<Container> {
@@ -80,7 +80,7 @@ test('a stopped world: it is frozen while it is read, and goes on', async (t) =>
   const container = await changed(
     one,
     'base',
-    `dd if=/dev/urandom of=/large bs=1M count=${hasControllers ? 4 : 24} 2>/dev/null; echo done`,
+    'dd if=/dev/urandom of=/large bs=1M count=24 2>/dev/null; echo done',
   )
   const group = container.isolation?.cgroup ?? ''
   const isFrozen = (): boolean => readFileSync(join(group, 'cgroup.events'), 'utf8').includes('frozen 1')
@@ -234,7 +234,7 @@ test('refused, with nothing left', async (t) => {
 })
 
 /** Much that compresses badly: a commit of it takes a while. */
-const size = hasControllers ? 8 : 64
+const size = 64
 const large = `dd if=/dev/urandom of=/large bs=1M count=${size} 2>/dev/null; echo done`
 
 /** Waits until somebody writes a layer. */
