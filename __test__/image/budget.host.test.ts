@@ -91,6 +91,34 @@ test('without a limit nothing goes; with one what was not used for longest goes 
   t.deepEqual(await names(tight), ['a', 'b', 'e'])
 })
 
+test('what is run by its id is used; a commit is brought within the limit, too', async (t) => {
+  const { directory, host, limited, names } = await scene(t, ['a', 'b', 'c'])
+  const free = engine(t, directory)
+  await pullAll(free, host, 'a', 'b')
+  const { id } = await free.images.get(`${host}:a`)
+  await free.run(id, ['true'])
+  await sleep(20)
+  const tight = limited(shared + 2 * one)
+  await pullAll(tight, host, 'c')
+  t.deepEqual(await names(tight), ['a', 'c'])
+  const container = await tight.start(`${host}:c`, [
+    'sh',
+    '-c',
+    'head -c 300000 /dev/urandom >/new; echo; sleep 1000',
+  ])
+  for await (const _ of container.main.stdout?.lines() ?? []) break
+  // What it is made of stays, and what was made, though nobody has run it.
+  await container.commit({ reference: 'made:1' })
+  t.deepEqual(await names(tight), ['1', 'c'])
+  await container.stop({ timeout: 0 })
+  const none = limited(0)
+  const next = await none.start('made:1', ['sleep', '1000'])
+  await next.commit({ reference: 'made:2' })
+  t.deepEqual(await names(none), ['1', '2'])
+  await next.stop({ timeout: 0 })
+  t.is((await tight.run('made:1', ['stat', '-c', '%s', '/new'], { pull: 'never' })).stdout, '300000\n')
+})
+
 test('the image that was pulled stays, however large, and what a container uses, and what somebody pulls', async (t) => {
   const { directory, host, limited, names, registry } = await scene(t, ['a', 'b', 'c'])
   const tight = limited(0)

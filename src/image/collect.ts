@@ -10,6 +10,7 @@ import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
 import type { Content, Entry } from './content.ts'
 import { identify } from './layout.ts'
+import { isIndex } from './manifest.ts'
 import type { Member } from './platforms.ts'
 import type { Facts, ImageStore } from './store.ts'
 
@@ -41,7 +42,7 @@ class Collector {
   readonly #facts = new Set<string>()
   readonly #blobs = new Set<string>()
   readonly #locks: Lock[] = []
-  /** Whether a manifest cannot be read: what it needs is not known. */
+  /** Whether a manifest is missing or cannot be read: what it needs is not known. */
   #isDamaged = false
   readonly #done: Collected = { layers: 0, blobs: 0, bytes: 0 }
 
@@ -84,11 +85,17 @@ class Collector {
 
   /** One that is damaged comes again by a pull, and what it needs is kept until then. */
   #members(entry: Entry): readonly Member[] {
+    const listed = new Set(this.#content.listed(entry))
     try {
-      return this.#content.members(entry)
+      const members = this.#content.members(entry)
+      if (members.length < listed.size) this.#isDamaged = true
+      return members
     } catch (error) {
       if (!(error instanceof CaissonError)) throw error
       this.#isDamaged = true
+      // Whose layers these are, the index would say.
+      if (isIndex(entry) && listed.size === 0)
+        for (const { digest } of this.#store.allFacts()) this.#mark(this.#store.image(digest))
       return []
     }
   }

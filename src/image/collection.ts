@@ -5,20 +5,18 @@ import { limit } from '../state/sizes.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
-import { field, text } from './document.ts'
-import type { Fields } from './document.ts'
+import { describe, historyOf, unreadable } from './described.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
-import { parsePlatform, showPlatform } from './manifest.ts'
-import { otherImages, readImage, readImages } from './known.ts'
+import { parsePlatform } from './manifest.ts'
+import { findImage, nameMeant, readImages } from './known.ts'
 import type { Known } from './known.ts'
-import type { Descriptor, Manifest } from './manifest.ts'
 import type { PruneContext } from './prune.ts'
 import type { LoadProgress } from './load.ts'
 import type { PullProgress } from './pull.ts'
 import type { PushProgress } from './push.ts'
-import { familiar, fullName, parseName, showName } from './reference.ts'
+import { fullName, parseName, showName } from './reference.ts'
 import type {
   HistoryEntry,
   ImageInfo,
@@ -35,12 +33,6 @@ import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
 
 const never = new AbortController().signal
-
-function date(fields: Fields, name: string, what: string): Date | undefined {
-  const given = text(fields, name, 64, what)
-  const at = given === undefined ? Number.NaN : Date.parse(given)
-  return Number.isNaN(at) ? undefined : new Date(at)
-}
 
 /** The images of one engine. */
 export class ImageCollection {
@@ -69,29 +61,10 @@ export class ImageCollection {
   /** All images, the newest first. */
   async list(): Promise<ImageInfo[]> {
     const { known, damaged } = readImages(this.#content)
-    return [...known.map((one) => this.#info(one)), ...this.#unreadable(damaged)].toSorted(
-      (one, other) => Number(other.created ?? 0) - Number(one.created ?? 0),
-    )
-  }
-
-  /** Of images whose documents are damaged: what is known without these. */
-  #unreadable(entries: readonly Entry[]): ImageInfo[] {
-    return [...new Set(entries.map(({ digest }) => digest))].map((digest) => {
-      const same = entries.filter((entry) => entry.digest === digest)
-      const { id = digest, chains = [] } = this.#store.image(digest) ?? {}
-      const platform = same.find((entry) => entry.platform !== undefined)?.platform
-      return {
-        id,
-        digest,
-        names: same.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
-        repoDigests: [],
-        created: undefined,
-        size: chains.reduce((sum, chain) => sum + (this.#store.layer(chain)?.bytes ?? 0), 0),
-        platform: platform === undefined ? '' : showPlatform(platform),
-        platforms: platform === undefined ? [] : [showPlatform(platform)],
-        labels: {},
-      }
-    })
+    return [
+      ...known.map((one) => describe(this.#images, one)),
+      ...unreadable(this.#images, damaged),
+    ].toSorted((one, other) => Number(other.created ?? 0) - Number(one.created ?? 0))
   }
 
   /**
@@ -99,7 +72,7 @@ export class ImageCollection {
    * @throws CaissonError ERR_IMAGE_NOT_FOUND; ERR_INVALID_OPTION where a beginning means several.
    */
   async get(reference: string): Promise<ImageInfo> {
-    return this.#info(this.#find(reference))
+    return describe(this.#images, this.#find(reference))
   }
 
   /** An image's config, as its maker wrote it. */
@@ -109,24 +82,7 @@ export class ImageCollection {
 
   /** How it was made, the last step first. */
   async history(reference: string): Promise<HistoryEntry[]> {
-    const { manifest, config, descriptor } = this.#find(reference)
-    const sizes = this.#sizes(descriptor, manifest)
-    const steps = field(config, 'history')
-    const known = Array.isArray(steps) ? (steps as Fields[]).slice(0, 4096) : []
-    let layer = 0
-    const made = known.map((step): HistoryEntry => {
-      const none = field(step, 'empty_layer') === true
-      const size = none ? 0 : (sizes[layer] ?? 0)
-      if (!none) layer += 1
-      return {
-        created: date(step, 'created', 'history'),
-        createdBy: text(step, 'created_by', 1 << 20, 'history') ?? '',
-        comment: text(step, 'comment', 1 << 20, 'history') ?? '',
-        size,
-      }
-    })
-    const rest = sizes.slice(layer).map((size) => ({ created: undefined, createdBy: '', comment: '', size }))
-    return [...made, ...rest].toReversed()
+    return historyOf(this.#images, this.#find(reference))
   }
 
   /** Gives an image one more name; what had it loses it. */
@@ -204,7 +160,7 @@ export class ImageCollection {
     if (wanted.length === 0) throw refuse('image', 'is missing')
     for (const reference of wanted) {
       const { descriptor, manifest, blobs } = partsOf(this.#content, reference, this.#find(reference), asked)
-      const name = this.#named(reference)
+      const name = nameMeant(this.#content, reference)
       const names = images.get(descriptor.digest)?.names ?? []
       images.set(descriptor.digest, {
         descriptor,
@@ -235,7 +191,7 @@ export class ImageCollection {
    * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
    */
   async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
-    const byName = this.#named(reference)
+    const byName = nameMeant(this.#content, reference)
     const damaged = readImages(this.#content).damaged.find(
       ({ name }) => name !== undefined && name === byName,
     )
@@ -353,89 +309,14 @@ export class ImageCollection {
     return collected ?? { layers: 0, blobs: 0, bytes: 0 }
   }
 
-  /** The manifests of these, on every platform. */
-  #manifests(entries: readonly Entry[]): Descriptor[] {
-    return entries.flatMap((entry) => this.#content.undamaged(entry).map((member) => member.entry))
-  }
-
-  /** The whole name, if that is what is meant and there is such an image. */
-  #named(reference: string): string | undefined {
-    if (/^sha256:[a-f0-9]{64}$/.test(reference)) return undefined
-    try {
-      const name = fullName(parseName(reference))
-      return this.#content.entry(name) === undefined ? undefined : name
-    } catch (error) {
-      if (error instanceof CaissonError) return undefined
-      throw error
-    }
+  /** The digests of the manifests of these, on every platform, whether they are here or not. */
+  #manifests(entries: readonly Entry[]): { digest: string }[] {
+    return entries.flatMap((entry) =>
+      [entry.digest, ...this.#content.listed(entry)].map((digest) => ({ digest })),
+    )
   }
 
   #find(reference: string): Known {
-    if (reference === '') throw refuse('image', 'is empty')
-    const name = this.#named(reference)
-    const known = readImages(this.#content).known
-    if (name !== undefined) {
-      const found = known.find(({ entries }) => entries.some((entry) => entry.name === name))
-      const named = found?.entries.find((entry) => entry.name === name)
-      const unread = found === undefined ? this.#content.entry(name) : undefined
-      // Why it cannot be read.
-      if (unread !== undefined) readImage(this.#content, unread)
-      // First what was asked for.
-      if (found !== undefined && named !== undefined)
-        return {
-          ...readImage(this.#content, named),
-          entries: [named, ...found.entries.filter((entry) => entry !== named)],
-        }
-    }
-    const hex = reference.replace(/^sha256:/, '')
-    const meant = ({ manifest, entries, descriptor, other }: Known): boolean =>
-      [manifest.config, descriptor, ...(other ? [] : entries)].some(({ digest }) =>
-        digest.slice('sha256:'.length).startsWith(hex),
-      )
-    const isId = /^[a-f0-9]{1,64}$/.test(hex)
-    const shown = isId ? known.filter(meant) : []
-    const found = shown.length === 0 && isId ? otherImages(this.#content, known).filter(meant) : shown
-    const [only] = found
-    if (only !== undefined && found.length === 1) return only
-    if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)
-    throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
-  }
-
-  #sizes({ digest }: Descriptor, manifest: Manifest): number[] {
-    const chains = this.#store.image(digest)?.chains ?? []
-    const sizes = chains.map((chain) => this.#store.layer(chain)?.bytes ?? 0).toReversed()
-    // Those that are hidden by another are not there.
-    return [...Array.from({ length: Math.max(0, manifest.layers.length - sizes.length) }, () => 0), ...sizes]
-  }
-
-  #info({ entries, descriptor, manifest, config }: Known): ImageInfo {
-    const what = `config ${manifest.config.digest}`
-    const run = field(config, 'config') as Fields | null | undefined
-    const labels = run === undefined || run === null ? undefined : field(run, 'Labels')
-    const served = entries.flatMap(({ name, served: digest }) =>
-      name === undefined || digest === undefined ? [] : [`${familiar(parseName(name))}@${digest}`],
-    )
-    return {
-      id: manifest.config.digest,
-      digest: descriptor.digest,
-      names: entries.flatMap(({ name }) =>
-        name === undefined || name.includes('@') ? [] : [showName(name)],
-      ),
-      repoDigests: [...new Set(served)],
-      created: date(config, 'created', what),
-      size: this.#sizes(descriptor, manifest).reduce((sum, one) => sum + one, 0),
-      platform: descriptor.platform === undefined ? '' : showPlatform(descriptor.platform),
-      platforms: this.#platforms(entries),
-      labels: { ...(labels as Record<string, string> | undefined) },
-    }
-  }
-  /** What an image is held for beside its own platform. */
-  #platforms(entries: readonly Entry[]): string[] {
-    const images = entries
-      .flatMap((entry) => this.#content.members(entry))
-      .filter(({ manifest }) => manifest !== undefined)
-    return [
-      ...new Set(images.flatMap(({ entry: { platform } }) => (platform ? [showPlatform(platform)] : []))),
-    ]
+    return findImage(this.#content, reference)
   }
 }

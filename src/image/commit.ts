@@ -149,7 +149,7 @@ function documentOf(
 /** A config as an image has it: read again, as everybody will. */
 function configOf({ manifest }: Base, document: object): ArchivedImage['config'] {
   const bytes = Buffer.from(JSON.stringify(document))
-  const parsed = parseConfig(bytes, 'config', manifest.layers.length + 1)
+  const parsed = parseConfig(bytes, 'config', manifest.layers.length + 1, null)
   return { ...parsed, digest: native().addon.sha256(bytes), bytes }
 }
 

@@ -20,8 +20,9 @@ import { lock, tryLock } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
 import { field, text } from './document.ts'
 import { Layout } from './layout.ts'
+import { isIndex } from './manifest.ts'
 import type { Descriptor, IndexEntry, Platform } from './manifest.ts'
-import { indexOf, membersIn, membersOf } from './platforms.ts'
+import { indexOf, listedIn, memberIn } from './platforms.ts'
 import type { Member } from './platforms.ts'
 
 /** A name of an image, or an image without one: a manifest, or the index of one with all its platforms. */
@@ -68,6 +69,16 @@ function written({ mediaType, digest, size, platform, name, served, pruned }: En
   }
 }
 
+/** What is read of documents; undefined where one is missing or damaged. */
+function orDamaged<Value>(read: () => Value): Value | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof CaissonError) return undefined
+    throw error
+  }
+}
+
 /** The images below one data root. */
 export class Content {
   readonly directory: string
@@ -92,55 +103,38 @@ export class Content {
 
   /** What an entry leads to: itself, or what of its index is here. */
   members(entry: Entry): readonly Member[] {
-    return membersIn(this.layout, entry, ({ digest, size }) => this.has(digest, size))
+    const listed = listedIn(this.layout, entry)
+    const here = isIndex(entry) ? listed.filter(({ digest, size }) => this.has(digest, size)) : listed
+    return here.map((one) => memberIn(this.layout, one))
   }
 
-  /** As {@link members}; of what is damaged nothing is known. */
+  /** As {@link members}; what is damaged is not here. */
   undamaged(entry: Entry): readonly Member[] {
-    try {
-      return this.members(entry)
-    } catch (error) {
-      if (error instanceof CaissonError) return []
-      throw error
-    }
+    return (orDamaged(() => listedIn(this.layout, entry)) ?? []).flatMap(
+      (one) => orDamaged(() => memberIn(this.layout, one)) ?? [],
+    )
   }
 
   /** What an entry leads to and is not here: entries of its index, and blobs of those that are, each with its entry. */
-  missing(entry: Entry): { entry: Member['entry']; digest: string }[] {
-    const members = this.members(entry)
-    const here = new Set(members.map((member) => member.entry.digest))
-    const index = indexOf(this.layout, entry)
-    const entries = index === undefined ? [] : membersOf(index, `index ${entry.digest}`)
-    return [
-      ...entries.filter(({ digest }) => !here.has(digest)).map((one) => ({ entry: one, digest: one.digest })),
-      ...members.flatMap((member) =>
-        member.blobs
-          .filter(({ digest, size }) => !this.has(digest, size))
-          .map(({ digest }) => ({ entry: member.entry, digest })),
-      ),
-    ]
+  missing(entry: Member['entry']): { entry: Member['entry']; digest: string }[] {
+    return listedIn(this.layout, entry).flatMap((one) => {
+      const wanted = this.has(one.digest, one.size) ? memberIn(this.layout, one).blobs : [one]
+      return wanted
+        .filter(({ digest, size }) => !this.has(digest, size))
+        .map(({ digest }) => ({ entry: one, digest }))
+    })
   }
 
   /** A document, if it is here and undamaged. */
   document(descriptor: Descriptor, most: number): Buffer | undefined {
-    try {
-      return this.layout.blob(descriptor, most, descriptor.digest)
-    } catch (error) {
-      if (error instanceof CaissonError) return undefined
-      throw error
-    }
+    return orDamaged(() => this.layout.blob(descriptor, most, descriptor.digest))
   }
 
   /** Whether all of an image is here, in its size, on all its platforms: nothing but its manifests is read. */
   isWhole(entry: Entry): boolean {
     const { served, digest } = entry
     if (served !== undefined && served !== digest && !existsSync(this.path(served))) return false
-    try {
-      return this.missing(entry).length === 0
-    } catch (error) {
-      if (error instanceof CaissonError) return false
-      throw error
-    }
+    return orDamaged(() => this.missing(entry).length === 0) ?? false
   }
 
   /** Changes the index while nobody else does. */
@@ -190,12 +184,7 @@ export class Content {
 
   /** The manifests that an index lists, and nothing of what is none. One that is damaged lists nothing here. */
   listed(entry: Entry): string[] {
-    try {
-      return indexOf(this.layout, entry)?.manifests.map(({ digest }) => digest) ?? []
-    } catch (error) {
-      if (error instanceof CaissonError) return []
-      throw error
-    }
+    return orDamaged(() => indexOf(this.layout, entry))?.manifests.map(({ digest }) => digest) ?? []
   }
 
   /** A blob that is small and whole; its bytes were verified. */

@@ -8,16 +8,18 @@ import type { Committed, CommittedAs, PackLayer } from './commit.ts'
 import { parseConfig } from './config.ts'
 import type { ImageConfig } from './config.ts'
 import { Content } from './content.ts'
+import { Flights } from './flights.ts'
 import { identify, Layout } from './layout.ts'
 import type { Identity } from './layout.ts'
 import type { ImportedAs } from './import.ts'
+import { imagesOfId, theOnly } from './known.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { LoadContext, LoadProgress } from './load.ts'
 import { hostPlatform, isIndex, parsePlatform } from './manifest.ts'
 import type { Manifest, Platform } from './manifest.ts'
-import { isImage, memberFor } from './platforms.ts'
-import type { ImageMember } from './platforms.ts'
+import { memberFor, requireMember } from './platforms.ts'
+import type { ImageMember, Member } from './platforms.ts'
 import type { PullProgress } from './pull.ts'
 import { fullName, isLayout, parseName, parseReference } from './reference.ts'
 import type { LayoutReference } from './reference.ts'
@@ -61,14 +63,6 @@ export interface ArchiveOptions {
   report?: ((progress: LoadProgress) => void) | undefined
 }
 
-/** One unpacking that several callers wait for. It goes on for as long as one of them does. */
-interface Flight {
-  facts: Promise<Facts>
-  cancel: AbortController
-  waiting: number
-  listeners: Set<(progress: PullProgress) => void>
-}
-
 /** How many layers of a layout are unpacked at a time: it is the processors' work. */
 const parallel = 2
 
@@ -84,7 +78,7 @@ export class Images {
   readonly #readArchive: ReadArchive
   /** What this process knows, by layout and tag. */
   readonly #known = new Map<string, { identity: Identity; facts: Facts; image: Image }>()
-  readonly #flights = new Map<string, Flight>()
+  readonly #flights = new Flights()
   #grown: ((held: readonly string[]) => Promise<void>) | undefined
 
   constructor(dataRoot: string, unpackLayer: UnpackLayer, readArchive: ReadArchive) {
@@ -95,7 +89,7 @@ export class Images {
     this.#readArchive = readArchive
   }
 
-  /** After each pull, a run's too, this is called with the digest of the manifest that is to stay. */
+  /** After each pull, a run's too, and each commit this is called with the digest of the manifest that is to stay. */
   whenGrown(act: (held: readonly string[]) => Promise<void>): void {
     this.#grown = act
   }
@@ -136,10 +130,14 @@ export class Images {
   async prepare(name: string, options: ImageOptions): Promise<Image> {
     const { signal, pull = 'missing' } = options
     signal.throwIfAborted()
-    const known = this.#byId(name)
-    if (known !== undefined) return this.#image(await this.#ready(known, signal))
-    const reference = this.#place(name)
     const wanted = platformOf(options)
+    const known = this.#byId(name, wanted)
+    if (known !== undefined) {
+      const facts = await this.#ready(known, signal)
+      this.store.touch(facts.digest)
+      return this.#image(facts)
+    }
+    const reference = this.#place(name)
     if (!isLayout(name) && (pull === 'always' || !this.#isHere(reference.tag ?? '', wanted))) {
       if (pull === 'never') {
         throw new CaissonError(
@@ -160,7 +158,7 @@ export class Images {
     const facts =
       'known' in found
         ? found.known
-        : await this.#join(
+        : await this.#flights.join(
             found.digest,
             (ended) => this.#unpack(layout, found.digest, found.manifest, wanted, ended),
             signal,
@@ -181,39 +179,37 @@ export class Images {
   }
 
   /**
-   * The image in the content store of this id, `sha256:…` or its digits, or of this beginning of one, if no name is so.
+   * The image in the content store of this id, `sha256:…` or its digits, or of this beginning of one, if no name is so; of
+   * one with all its platforms the one that is wanted.
    * @throws CaissonError ERR_INVALID_OPTION where a beginning means several, ERR_IMAGE_NOT_FOUND for a whole one that is
-   * not here.
+   * not here, and for one that is not for what is wanted.
    */
-  #byId(name: string): ImageMember | undefined {
-    const [, hex] = wholeId.exec(name) ?? /^([a-f0-9]{4,63})$/.exec(name) ?? []
-    if (hex === undefined || (hex.length < 64 && this.content.entry(fullName(parseName(name))) !== undefined))
-      return undefined
-    const found = new Map<string, ImageMember>()
-    const members = this.content.entries().flatMap((entry) => this.content.undamaged(entry))
-    for (const member of members.filter(isImage)) {
-      const { digest } = member.manifest.config
-      if (digest.startsWith(`sha256:${hex}`)) found.set(digest, member)
-    }
-    if (found.size > 1) {
-      const message = `image: multiple IDs found with provided prefix: ${name}`
-      throw new CaissonError('ERR_INVALID_OPTION', message, { subject: 'image' })
-    }
-    const [member] = found.values()
-    if (member === undefined && hex.length === 64)
-      throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${name}`, {
-        stage: 'resolve',
-        subject: name,
-      })
-    return member
+  #byId(name: string, wanted: Platform | undefined): Pick<ImageMember, 'entry' | 'manifest'> | undefined {
+    const [, whole] = wholeId.exec(name) ?? []
+    const [, hex = whole] = /^([a-f0-9]{4,63})$/.exec(name) ?? []
+    if (hex === undefined) return undefined
+    if (whole === undefined && this.content.entry(fullName(parseName(name))) !== undefined) return undefined
+    const found = imagesOfId(this.content, hex)
+    if (found.length === 0 && whole === undefined) return undefined
+    const { descriptor, manifest, entries, other } = theOnly(found, name)
+    if (wanted === undefined) return { entry: descriptor, manifest }
+    // The newest first.
+    const offered = entries.toReversed().map((entry) => this.content.undamaged(entry))
+    const own = ({ entry }: Member): boolean => !other || entry.digest === descriptor.digest
+    const members = offered.map((list) => list.filter(own))
+    const suits = members.map((list) => memberFor(list, wanted)).find((one) => one !== undefined)
+    return suits ?? requireMember(members.flat(), name, wanted)
   }
 
   /** Unpacks an image of the content store, if that is to be done. */
-  async #ready({ entry, manifest }: ImageMember, signal: AbortSignal): Promise<Facts> {
+  async #ready(
+    { entry, manifest }: Pick<ImageMember, 'entry' | 'manifest'>,
+    signal: AbortSignal,
+  ): Promise<Facts> {
     const { digest, platform } = entry
     const start = async (ended: AbortSignal): Promise<Facts> =>
       this.#unpack(this.content.layout, digest, manifest, platform, ended)
-    return this.#unpacked(digest) ?? this.#join(digest, start, signal)
+    return this.#unpacked(digest) ?? this.#flights.join(digest, start, signal)
   }
 
   /** Whether an image is in the content store, with its layers or their blobs. */
@@ -222,7 +218,7 @@ export class Images {
     if (entry === undefined) return false
     const plain = wanted === undefined ? this.store.image(entry.digest) : undefined
     if (plain !== undefined && this.store.has(plain)) return true
-    const members = this.content.members(entry)
+    const members = this.content.undamaged(entry)
     const found = memberFor(members, wanted ?? (isIndex(entry) ? hostPlatform() : undefined))
     if (found === undefined) return false
     const facts = this.store.image(found.entry.digest)
@@ -244,7 +240,7 @@ export class Images {
       await this.#grown?.([facts.digest])
       return facts
     }
-    return this.#join(key, start, signal, report)
+    return this.#flights.join(key, start, signal, report)
   }
 
   /** Loads the images of an archive; their ids. */
@@ -269,7 +265,10 @@ export class Images {
   /** Makes an image of a container; its id. */
   async commit(container: Committed, pack: PackLayer, as: CommittedAs, signal: AbortSignal): Promise<string> {
     const { commit } = await import('./commit.ts')
-    return commit(this.#loading, container, pack, as, signal)
+    const id = await commit(this.#loading, container, pack, as, signal)
+    const made = imagesOfId(this.content, id.slice('sha256:'.length))
+    await this.#grown?.(made.map(({ descriptor }) => descriptor.digest))
+    return id
   }
 
   /** What images are verified with. */
@@ -307,33 +306,6 @@ export class Images {
     const lowers = chains.map((chain) => this.store.tree(chain))
     const [layer] = chains
     return { digest, lowers: lowers.length === 0 ? [this.store.empty()] : lowers, layer, config }
-  }
-
-  /** Gets an image together with whoever wants the same one now. */
-  #join(
-    key: string,
-    start: (signal: AbortSignal, tell: (progress: PullProgress) => void) => Promise<Facts>,
-    signal: AbortSignal,
-    report?: (progress: PullProgress) => void,
-  ): Promise<Facts> {
-    // One that has been aborted says so never again.
-    signal.throwIfAborted()
-    let flight = this.#flights.get(key)
-    if (flight === undefined || flight.cancel.signal.aborted) {
-      const cancel = new AbortController()
-      const listeners: Flight['listeners'] = new Set()
-      const facts = start(cancel.signal, (progress) => {
-        for (const listener of listeners) listener(progress)
-      })
-      const started: Flight = { facts, cancel, waiting: 0, listeners }
-      const over = (): void => {
-        if (this.#flights.get(key) === started) this.#flights.delete(key)
-      }
-      facts.then(over, over)
-      this.#flights.set(key, started)
-      flight = started
-    }
-    return wait(flight, signal, report)
   }
 
   async #unpack(
@@ -384,32 +356,4 @@ function platformOf({
 
 function keyOf({ directory, tag }: LayoutReference): string {
   return `${directory}\0${tag ?? ''}`
-}
-
-/** Waits with the others. Who leaves last ends the unpacking, and waits until nothing of it is left. */
-async function wait(
-  flight: Flight,
-  signal: AbortSignal,
-  report: ((progress: PullProgress) => void) | undefined,
-): Promise<Facts> {
-  if (report !== undefined) flight.listeners.add(report)
-  let leave: (() => void) | undefined
-  const left = new Promise<never>((_, reject) => {
-    leave = () => {
-      flight.waiting -= 1
-      if (flight.waiting === 0) flight.cancel.abort(signal.reason)
-      else reject(signal.reason)
-    }
-    signal.addEventListener('abort', leave, { once: true })
-  })
-  flight.waiting += 1
-  try {
-    return await Promise.race([flight.facts, left])
-  } catch (error) {
-    signal.throwIfAborted()
-    throw error
-  } finally {
-    if (report !== undefined) flight.listeners.delete(report)
-    if (leave !== undefined) signal.removeEventListener('abort', leave)
-  }
 }

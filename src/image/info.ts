@@ -59,7 +59,7 @@ export interface Fault {
 export interface VerifiedImage {
   /** The digest of its manifest. */
   digest: string
-  /** The digest of its config; undefined where that is not known, since the image was never unpacked. */
+  /** The digest of its config; undefined where that is not known: its manifest is damaged, and it was never unpacked. */
   id: string | undefined
   /** All its names, as people write them. */
   names: readonly string[]

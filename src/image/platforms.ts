@@ -103,18 +103,16 @@ export function indexOf(layout: Layout, entry: Descriptor): Index | undefined {
   return index
 }
 
-/** What an entry of a layout leads to. `has` says which documents are there; those that are not are left out. */
-export function membersIn(
-  layout: Layout,
-  entry: Member['entry'],
-  has: (blob: Descriptor) => boolean,
-): readonly Member[] {
+/** What an entry of a layout stands for: itself, or what its index lists. */
+export function listedIn(layout: Layout, entry: Member['entry']): readonly Member['entry'][] {
   const index = indexOf(layout, entry)
-  const entries = index === undefined ? [entry] : membersOf(index, `index ${entry.digest}`).filter(has)
-  return entries.map((one) => {
-    const what = `manifest ${one.digest}`
-    return readMember(one, layout.blob(one, mostManifestBytes, what), what)
-  })
+  return index === undefined ? [entry] : membersOf(index, `index ${entry.digest}`)
+}
+
+/** What one of these consists of. */
+export function memberIn(layout: Layout, entry: Member['entry']): Member {
+  const what = `manifest ${entry.digest}`
+  return readMember(entry, layout.blob(entry, mostManifestBytes, what), what)
 }
 
 /**

@@ -6,7 +6,7 @@ import { CaissonError } from '../errors.ts'
 import { Registry } from '../registry/registry.ts'
 import { parseConfig } from './config.ts'
 import type { Config } from './config.ts'
-import type { Content, Entry } from './content.ts'
+import type { Content } from './content.ts'
 import { invalid } from './document.ts'
 import { fetchBlobs } from './fetch.ts'
 import { unpackLayers } from './layers.ts'
@@ -16,7 +16,6 @@ import {
   fits,
   hostPlatform,
   imagesOf,
-  isIndex,
   mostConfigBytes,
   mostManifestBytes,
   parseManifest,
@@ -24,6 +23,7 @@ import {
 import type { Descriptor, Index, IndexEntry, Manifest, Platform } from './manifest.ts'
 import { memberFor, membersOf, readMember } from './platforms.ts'
 import type { Member } from './platforms.ts'
+import { present, wantsAll } from './present.ts'
 import { fullName } from './reference.ts'
 import type { RegistryReference } from './reference.ts'
 import { chainIds } from './store.ts'
@@ -145,6 +145,7 @@ class Pull {
         chains,
       }
       if (unpacked) store.remember(facts)
+      else store.touch(facts.digest)
       await this.#name(documents)
       report?.({ kind: 'complete', digest: served, changed: true })
       return facts
@@ -169,7 +170,7 @@ class Pull {
     const { content } = this.#context
     const { path, tag, digest } = this.#reference
     const entry = content.entry(fullName(this.#reference))
-    const facts = entry?.served === undefined ? undefined : this.#here(entry)
+    const facts = entry?.served === undefined ? undefined : present(this.#context, entry, this.#options)
     if (facts === undefined || digest !== undefined) return facts
     const served = await this.#registry.head(path, tag ?? '', { signal: this.#options.signal })
     if (served !== entry?.served) return undefined
@@ -177,45 +178,16 @@ class Pull {
     return facts
   }
 
-  /** What an entry came to, if all is here that is wanted of it. */
-  #here(entry: Entry): Facts | undefined {
-    const { content, store } = this.#context
-    const all = this.#options.allPlatforms === true
-    // It stands for one platform of an index.
-    if (all && entry.served !== entry.digest) return undefined
-    if (!all && !isIndex(entry) && !this.#isFor(entry)) return undefined
-    if ((all || !isIndex(entry)) && !content.isWhole(entry)) return undefined
-    const wanted = all || !isIndex(entry) ? undefined : this.#platform
-    const found = memberFor(content.undamaged(entry), wanted)
-    if (found === undefined || !found.blobs.every(({ digest, size }) => content.has(digest, size)))
-      return undefined
-    const facts = store.image(found.entry.digest)
-    if (facts !== undefined && store.isWhole(facts)) return facts
-    const own = found.entry.platform !== undefined && fits(found.entry.platform, this.#platform)
-    return all && !own ? this.#factsOf(found.manifest, found.entry.digest) : undefined
-  }
-
-  #isFor({ platform }: Entry): boolean {
-    const { os, architecture } = this.#platform
-    return platform?.os === os && platform.architecture === architecture
-  }
-
-  /** What an image comes to that is here and not unpacked. */
-  #factsOf(manifest: Manifest, digest: string): Facts {
-    const what = `config ${manifest.config.digest}`
-    const bytes = this.#context.content.layout.config(manifest.config)
-    const { config, diffIds } = parseConfig(bytes, what, manifest.layers.length, null)
-    return { digest, id: manifest.config.digest, config, chains: chainIds(diffIds).toReversed() }
-  }
-
   async #documents(): Promise<Documents> {
     const { tag, digest } = this.#reference
     const top = await this.#manifest(digest ?? tag ?? '', undefined)
-    if (this.#options.allPlatforms === true)
+    const entry = this.#context.content.entry(fullName(this.#reference))
+    const same = entry?.digest === top.digest ? entry : undefined
+    if (wantsAll(same, this.#options))
       return top.document.kind === 'index' ? this.#all(top, top.document) : this.#document(top, top, [], null)
     if (top.document.kind === 'manifest') return this.#document(top, top, [], this.#platform)
-    const entry = choose(imagesOf(top.document), fullName(this.#reference), this.#platform)
-    const found = this.#known(entry) ?? (await this.#manifest(entry.digest, entry))
+    const chosen = choose(imagesOf(top.document), fullName(this.#reference), this.#platform)
+    const found = this.#known(chosen) ?? (await this.#manifest(chosen.digest, chosen))
     return this.#document(top, found, [], this.#platform)
   }
 

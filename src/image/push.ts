@@ -57,9 +57,8 @@ class Push {
       const message = `${name}: no such image here; tag one with this name first`
       throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'push', subject: name })
     }
-    const all = this.#content.members(entry)
-    const one = platform && requireMember(all, name, platform)
-    const members = one === undefined ? all : [one]
+    const one = platform && requireMember(this.#content.undamaged(entry), name, platform)
+    const members = one === undefined ? this.#content.members(entry) : [one]
     this.#checkMissing(entry, one)
     for (const member of members) await this.#blobs(member)
     signal.throwIfAborted()
@@ -83,9 +82,7 @@ class Push {
 
   /** That all is here, or all of `one`, before anything is sent. */
   #checkMissing(entry: Entry, one: Member | undefined): void {
-    const missing = this.#content
-      .missing(entry)
-      .filter((blob) => one === undefined || blob.entry.digest === one.entry.digest)
+    const missing = this.#content.missing(one?.entry ?? entry)
     const [first] = missing
     if (first === undefined) return
     const details = { stage: 'push', subject: first.digest }
@@ -135,7 +132,7 @@ class Push {
       if (entry.name === undefined || entry.served === undefined) continue
       const other = parseName(entry.name)
       if (other.domain !== domain || other.path === path) continue
-      if (this.#content.members(entry).some(({ blobs }) => blobs.some((blob) => blob.digest === digest)))
+      if (this.#content.undamaged(entry).some(({ blobs }) => blobs.some((blob) => blob.digest === digest)))
         return [other.path]
     }
     return []

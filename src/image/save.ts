@@ -62,7 +62,7 @@ export function partsOf(
   asked: Platform | undefined,
 ): Omit<SavedImage, 'names'> {
   const [entry] = known.entries
-  const members = entry === undefined || known.other ? [] : content.members(entry)
+  const members = entry === undefined || known.other ? [] : content.undamaged(entry)
   const one = asked === undefined ? undefined : requireMember(members, reference, asked)
   const { manifest } = one ?? known
   const descriptor = one?.entry ?? (known.other || entry === undefined ? known.descriptor : entry)

@@ -230,19 +230,27 @@ export class ImageStore {
     return this.#named('pairs')
   }
 
-  /** An image is used now: the time of its facts says so. One call, and nothing is written. */
+  /**
+   * An image is used now: the time of its facts says so, or of one that is not unpacked that of its manifest. One call or
+   * two, and nothing is written.
+   */
   touch(digest: string): void {
     const now = Date.now() / 1000
-    try {
-      utimesSync(this.#facts(digest), now, now)
-    } catch {
-      // Facts that are gone say nothing.
+    for (const path of [this.#facts(digest), this.#manifest(digest)]) {
+      try {
+        return utimesSync(path, now, now)
+      } catch {
+        // What is gone says nothing.
+      }
     }
   }
 
   /** When an image was last used, ms since 1970; 0 where nothing says so. */
   lastUsed(digest: string): number {
-    return statSync(this.#facts(digest), { throwIfNoEntry: false })?.mtimeMs ?? 0
+    const [known] = [this.#facts(digest), this.#manifest(digest)].flatMap(
+      (path) => statSync(path, { throwIfNoEntry: false }) ?? [],
+    )
+    return known?.mtimeMs ?? 0
   }
 
   #named(directory: string): { path: string; digest: string }[] {
@@ -266,6 +274,10 @@ export class ImageStore {
 
   #facts(digest: string): string {
     return join(this.#root, 'facts', `${hex(digest)}.json`)
+  }
+
+  #manifest(digest: string): string {
+    return join(this.#root, 'images/blobs/sha256', hex(digest))
   }
 
   #pair(digest: string): string {

@@ -52,9 +52,17 @@ interface Target {
 }
 
 /** What a name, an id, or the beginning of an id means: also of an image whose documents cannot be read. */
-function isMeant(reference: string, { entry, names }: Target, ids: readonly string[]): boolean {
+function isMeant(
+  reference: string,
+  { entry, names }: Target,
+  ids: readonly string[],
+  listed: readonly string[],
+): boolean {
   const hex = reference.replace(/^sha256:/, '')
-  if (/^[a-f0-9]{1,64}$/.test(hex) && [...ids, entry.digest].some((one) => one.slice(7).startsWith(hex)))
+  if (
+    /^[a-f0-9]{1,64}$/.test(hex) &&
+    [...ids, entry.digest, ...listed].some((one) => one.slice(7).startsWith(hex))
+  )
     return true
   try {
     return names.includes(fullName(parseName(reference)))
@@ -89,7 +97,9 @@ class Verification {
     const wanted = new Set<Target>()
     for (const reference of references) {
       if (reference === '') throw refuse('image', 'is empty')
-      const meant = [...all.values()].filter((one) => isMeant(reference, one, this.#ids(one.entry)))
+      const meant = [...all.values()].filter((one) =>
+        isMeant(reference, one, this.#ids(one.entry), content.listed(one.entry)),
+      )
       if (meant.length === 0)
         throw new CaissonError('ERR_IMAGE_NOT_FOUND', `No such image: ${reference}`, { subject: reference })
       for (const one of meant) wanted.add(one)
@@ -100,9 +110,10 @@ class Verification {
   /** What is known of it; of an index on all its platforms, this machine's first. */
   #ids(entry: Entry): string[] {
     const { content, store } = this.#context
-    const own = memberFor(content.undamaged(entry), undefined)?.entry.digest
-    const digests = [entry.digest, ...(own === undefined ? [] : [own]), ...content.listed(entry)]
-    return digests.flatMap((digest) => store.image(digest)?.id ?? [])
+    const own = memberFor(content.undamaged(entry), undefined)
+    const digests = [entry.digest, ...(own === undefined ? [] : [own.entry.digest]), ...content.listed(entry)]
+    const unpacked = digests.flatMap((digest) => store.image(digest)?.id ?? [])
+    return own === undefined ? unpacked : [own.manifest.config.digest, ...unpacked]
   }
 
   async image({ entry, names }: Target): Promise<VerifiedImage> {
@@ -143,23 +154,34 @@ class Verification {
     const { served, digest } = entry
     if (served !== undefined && served !== digest) this.#index(served, found)
     if (isIndex(entry)) await this.#platforms(entry, found)
-    else await this.#image(entry, entry.platform ?? hostPlatform(), found)
+    else {
+      const manifest = this.#document(entry, 'manifest', mostManifestBytes, found, (bytes, what) =>
+        parseManifest(bytes, what, entry.mediaType),
+      )
+      if (manifest?.kind === 'manifest')
+        await this.#image(entry, manifest, entry.platform ?? hostPlatform(), found)
+    }
     return found
   }
 
   /** All that an index lists. What is no image is hashed, and no more is known of it. */
   async #platforms(entry: Entry, found: Found[]): Promise<void> {
-    const index = this.#document(entry, 'index', mostManifestBytes, found, (bytes, what) =>
-      parseManifest(bytes, what, entry.mediaType),
-    )
-    if (index?.kind !== 'index') return
-    for (const one of membersOf(index, `index ${entry.digest}`)) {
+    const { store } = this.#context
+    const listed = this.#document(entry, 'index', mostManifestBytes, found, (bytes, what) => {
+      const index = parseManifest(bytes, what, entry.mediaType)
+      return index.kind === 'index' ? membersOf(index, what) : []
+    })
+    for (const one of listed ?? []) {
       const member = this.#document(one, 'manifest', mostManifestBytes, found, (bytes, what) =>
         readMember(one, bytes, what),
       )
-      if (member?.manifest === undefined)
+      if (member?.manifest === undefined) {
         for (const blob of member?.blobs ?? []) found.push(...(await this.#blob(blob)))
-      else await this.#image({ ...one, ...(entry.pruned === true && { pruned: true }) }, null, found)
+        continue
+      }
+      // A prune takes the blobs of what is unpacked alone.
+      const pruned = entry.pruned === true && store.image(one.digest) !== undefined
+      await this.#image({ ...one, pruned }, member.manifest, null, found)
     }
   }
 
@@ -182,12 +204,13 @@ class Verification {
     return [{ fault: fault('damaged', 'its bytes have another digest'), mend }]
   }
 
-  async #image(entry: Kept, platform: Platform | null, found: Found[]): Promise<void> {
-    const manifest = this.#document(entry, 'manifest', mostManifestBytes, found, (bytes, what) =>
-      parseManifest(bytes, what, entry.mediaType),
-    )
-    if (manifest?.kind !== 'manifest') return
-    const { layers, config } = manifest
+  /** The config and the layers of a manifest. */
+  async #image(
+    entry: Kept,
+    { layers, config }: Manifest,
+    platform: Platform | null,
+    found: Found[],
+  ): Promise<void> {
     const read = this.#document(config, 'config', mostConfigBytes, found, (bytes, what) =>
       parseConfig(bytes, what, layers.length, platform),
     )
