@@ -3,20 +3,13 @@ import { Engine } from '../index.ts'
 import { importFlags, loadFlags, saveFlags } from './flags/images.ts'
 import type { ImportDraft, LoadDraft, SaveDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
+import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
 import { chosen } from './transfer.ts'
 
 function engineAt(root: string | undefined): Engine {
   return new Engine(root === undefined ? {} : { root })
-}
-
-/** Aborted by ^C: then nothing of it stays. */
-export function interrupted(name: string): AbortSignal {
-  const over = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
-  return over.signal
 }
 
 /** Loads the images of an archive, and answers the exit code. */

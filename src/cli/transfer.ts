@@ -4,6 +4,7 @@ import { pullFlags, pushFlags } from './flags/images.ts'
 import type { TransferDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
+import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
 
@@ -32,15 +33,12 @@ function asked(
   if (reference === undefined || more !== undefined)
     throw new WordError(`'caisson ${name}' requires exactly 1 argument`)
   const at = draft.root ?? root
-  const over = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
   const { storeLimit } = draft
   const engine = new Engine({
     ...(at !== undefined && { root: at }),
     ...(storeLimit !== undefined && { storeLimit }),
   })
-  return { reference, draft, engine, signal: over.signal }
+  return { reference, draft, engine, signal: interrupted(name) }
 }
 
 /** Which platforms. */
