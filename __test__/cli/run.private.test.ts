@@ -246,8 +246,8 @@ test('a terminal: what a program writes reaches the user’s as it is, which is 
   const { dir, root } = await scene(t)
   writeFileSync(join(dir, 'driver.py'), driver)
   const script = 'echo up$((0)); read x; stty -opost; printf "ab\\ncd\\n."'
-  const run = [process.execPath, main, '--root', root, 'run', '-it', '--rootfs', rootfs, 'sh', '-c', script]
-  const outer = ['sh', '-c', '"$@"; stty -a', 'sh', ...run]
+  const caisson = [process.execPath, main, '--root', root, 'run', '-it', '--rootfs', rootfs]
+  const outer = ['sh', '-c', '"$@"; stty -a', 'sh', ...caisson, 'sh', '-c', script]
   const steps = JSON.stringify([['up0', 'x\r']])
   const { stdout } = spawnSync('python3', [join(dir, 'driver.py'), steps, ...outer], { encoding: 'utf8' })
   t.true(stdout.includes('ab\ncd\n.'), stdout)

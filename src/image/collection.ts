@@ -8,6 +8,7 @@ import type { Content, Entry } from './content.ts'
 import { describe, historyOf, unreadable } from './described.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
+import { given } from './given.ts'
 import type { Images } from './images.ts'
 import { parsePlatform } from './manifest.ts'
 import { findImage, nameMeant, readImages } from './known.ts'
@@ -104,7 +105,8 @@ export class ImageCollection {
    */
   pull(reference: string, options: TransferOptions<PullProgress> = {}): Followed<ImageInfo, PullProgress> {
     return followed(async (tell) => {
-      const { signal = never, platform, allPlatforms, onProgress } = options
+      const taken = given(options, 'signal', 'platform', 'allPlatforms', 'onProgress')
+      const { signal = never, platform, allPlatforms, onProgress } = taken
       const report = (progress: PullProgress): void => {
         onProgress?.(progress)
         tell(progress)
@@ -120,7 +122,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST, ERR_UNSUPPORTED: then no name moved.
    */
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
-    const { signal = never, platform, allPlatforms, onProgress: report } = options
+    const taken = given(options, 'signal', 'platform', 'allPlatforms', 'onProgress')
+    const { signal = never, platform, allPlatforms, onProgress: report } = taken
     const ids = await this.#images.load(source, { signal, platform, allPlatforms, report })
     const loaded = await Promise.all(ids.map((id) => this.get(id)))
     await this.#settle(loaded.map(({ digest }) => digest))
@@ -132,7 +135,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_IMAGE_LIMIT; ERR_INVALID_OPTION for a name or a change that is none.
    */
   async import(source: string | Readable, options: ImportOptions = {}): Promise<ImageInfo> {
-    const { reference, changes = [], message = 'Imported from -', signal = never, platform } = options
+    const taken = given(options, 'reference', 'changes', 'message', 'signal', 'platform')
+    const { reference, changes = [], message = 'Imported from -', signal = never, platform } = taken
     const name = reference === undefined ? undefined : parseName(reference)
     if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
     const as = { name: name && fullName(name), changes, message }
@@ -151,7 +155,7 @@ export class ImageCollection {
     target: string | Writable,
     options: SaveImageOptions = {},
   ): Promise<void> {
-    const { format = 'docker', platform, signal = never } = options
+    const { format = 'docker', platform, signal = never } = given(options, 'format', 'platform', 'signal')
     const asked = platform === undefined ? undefined : parsePlatform(platform)
     if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
     const { partsOf, save } = await import('./save.ts')
@@ -180,7 +184,11 @@ export class ImageCollection {
   async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
     const { push } = await import('./push.ts')
     const name = parseName(reference)
-    const { signal = never, platform, onProgress: report } = options
+    const {
+      signal = never,
+      platform,
+      onProgress: report,
+    } = given(options, 'signal', 'platform', 'allPlatforms', 'onProgress')
     const wanted = platform === undefined ? undefined : parsePlatform(platform)
     return push(this.#content, name, { signal, platform: wanted, report })
   }
@@ -190,7 +198,8 @@ export class ImageCollection {
    * `force` is given.
    * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
    */
-  async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
+  async remove(reference: string, options: { force?: boolean } = {}): Promise<Removed> {
+    const { force = false } = given(options, 'force')
     const byName = nameMeant(this.#content, reference)
     const damaged = readImages(this.#content).damaged.find(
       ({ name }) => name !== undefined && name === byName,
@@ -238,7 +247,7 @@ export class ImageCollection {
    * blobs of what is unpacked.
    */
   async prune(options: PruneOptions = {}): Promise<Removed & { reclaimed: number }> {
-    const { all = false, blobs = false, keepStorage } = options
+    const { all = false, blobs = false, keepStorage } = given(options, 'all', 'blobs', 'keepStorage')
     const { prune, shrink } = await import('./prune.ts')
     if (keepStorage !== undefined && blobs) throw refuse('keepStorage', 'is not for blobs alone')
     const { untagged, deleted, collected } =
@@ -273,7 +282,7 @@ export class ImageCollection {
     references: string | readonly string[] = [],
     options: VerifyOptions = {},
   ): Promise<VerifiedImage[]> {
-    const { signal = never, onProgress } = options
+    const { signal = never, onProgress } = given(options, 'signal', 'onProgress')
     const wanted = typeof references === 'string' ? [references] : references
     const { verify } = await import('./verify.ts')
     const verified = await verify(this.#images.context, wanted, signal, onProgress)
