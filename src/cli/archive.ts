@@ -56,6 +56,8 @@ export async function save(words: readonly string[], root: string | undefined): 
     return 0
   }
   if (refs.length === 0) throw new WordError("'caisson save' requires at least 1 argument")
+  if (draft.output === undefined && draft.format === 'oci-dir')
+    throw new WordError('--format oci-dir needs --output DIRECTORY')
   if (draft.output === undefined && process.stdout.isTTY)
     throw new WordError('cowardly refusing to save to a terminal. Use the -o flag or redirect')
   await engineAt(draft.root ?? root).images.save(refs, draft.output ?? process.stdout, {

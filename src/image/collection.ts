@@ -157,7 +157,8 @@ export class ImageCollection {
   ): Promise<void> {
     const { format = 'docker', platform, signal = never } = given(options, 'format', 'platform', 'signal')
     const asked = platform === undefined ? undefined : parsePlatform(platform)
-    if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
+    if (!['docker', 'oci', 'oci-dir'].includes(format))
+      throw refuse('format', "is none of 'docker', 'oci', 'oci-dir'")
     const { partsOf, save } = await import('./save.ts')
     const images = new Map<string, SavedImage>()
     const wanted = typeof references === 'string' ? [references] : references
