@@ -38,8 +38,8 @@ pub fn private_view(directory: impl Descriptor, path: &CStr) -> Result<Fd> {
 pub(super) enum Found {
     /// A file or a directory, opened.
     Open(Fd, FileStat),
-    /// A link, and where it leads.
-    Link(FileStat, Vec<u8>),
+    /// A link, opened as itself, and where it leads.
+    Link(Fd, FileStat, Vec<u8>),
     /// What is not opened.
     Node(FileStat),
     /// Nothing any more.
@@ -77,7 +77,7 @@ pub(super) fn find(directory: &Fd, name: &CStr) -> Result<Found, Errno> {
             kind if kind != kind_of(&seen) => {}
             SFlag::S_IFLNK => {
                 let target = readlinkat(&opened, c"").map_err(raw)?.into_vec();
-                return Ok(Found::Link(stat, target));
+                return Ok(Found::Link(opened, stat, target));
             }
             _ => return Ok(Found::Open(opened, stat)),
         }

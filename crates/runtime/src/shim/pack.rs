@@ -22,6 +22,7 @@ use std::path::Path;
 
 /// Bytes of a write.
 const PIECE: usize = 256 * 1024;
+const RLIMIT_NOFILE: u32 = 7;
 
 /// How a container's files are written for a shim with this map.
 fn packing(form: Form, ids: Option<&IdMap>) -> Packing {
@@ -32,6 +33,13 @@ fn packing(form: Form, ids: Option<&IdMap>) -> Packing {
     };
     let owner = if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived };
     Packing { form, userxattr: ids.is_some(), owner, limits }
+}
+
+/// Files that have several names are held open until all were written: as many as may be.
+fn raise_limit() {
+    if let Ok((_, hard)) = process::limit(RLIMIT_NOFILE) {
+        let _ = process::set_limit(RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Writes the writable layer at `upper` into `directory`, once the group, if there is one, stands still.
@@ -105,6 +113,7 @@ impl Shim {
         let upper = running.made.upper();
         let group = running.made.cgroup.as_ref().filter(|_| paused).map(|group| &group.whole);
         let packer = Unpacker::work(Stage::PACK, to, group, |directory, group| {
+            raise_limit();
             write_layer(&upper, &directory, group.as_ref(), &packing)
         });
         self.hold_reader(token, Read { container, paused }, packer)
@@ -118,6 +127,7 @@ impl Shim {
         let paused = running.read(false)?;
         let new = running.namespaces;
         let packer = Unpacker::work(Stage::PACK, to, Some(&running.command.pidfd), |target, first| {
+            raise_limit();
             write_root(first.as_ref().ok_or_else(nowhere)?, new, target, &packing)
         });
         self.hold_reader(token, Read { container, paused }, packer)

@@ -346,6 +346,49 @@ fn files_that_change_do_not_break_the_archive() {
     assert_eq!(scratch.read("g"), "behind");
 }
 
+/// A file whose names are removed while it is read leaves its inode's number to the next one, which is another file.
+#[test]
+fn a_file_that_gets_the_number_of_another_is_no_link_to_it() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("source");
+    fs::create_dir(source.join("z")).unwrap();
+    for old in 0..20 {
+        fs::write(source.join(format!("a{old}")), "old").unwrap();
+        fs::hard_link(source.join(format!("a{old}")), source.join(format!("z/z{old}"))).unwrap();
+    }
+    fs::write(source.join("m"), vec![1; 1_000_000]).unwrap();
+    struct Replaces<'a>(Vec<u8>, &'a Path, bool);
+    impl Write for Replaces<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0.len() > 200_000 && !std::mem::replace(&mut self.2, true) {
+                let name = |kind: &str, number: u32| self.1.join(format!("{kind}{number}"));
+                for old in 0..20 {
+                    fs::remove_file(name("a", old)).unwrap();
+                    fs::remove_file(name("z/z", old)).unwrap();
+                }
+                for new in 0..60 {
+                    fs::write(name("z/n", new), format!("new {new}")).unwrap();
+                    fs::hard_link(name("z/n", new), name("z/o", new)).unwrap();
+                }
+            }
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut out = Replaces(Vec::new(), &source, false);
+    pack(&open_directory(&source), &mut out, &packing(Form::Whole)).unwrap();
+    scratch.unpack(&out.0).unwrap();
+    let names: BTreeSet<String> =
+        ["n", "o"].iter().flat_map(|kind| (0..60).map(move |new| format!("{kind}{new}"))).collect();
+    for name in names {
+        assert_eq!(scratch.read(&format!("z/{name}")), format!("new {}", &name[1..]), "{name}");
+    }
+    let number = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().ino();
+    assert_eq!(number("z/n7"), number("z/o7"));
+}
+
 /// Mode bits that its owner himself could not read through are no reason to leave something out, for who may.
 #[test]
 fn sockets_are_left_out() {
