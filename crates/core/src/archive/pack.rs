@@ -225,7 +225,7 @@ impl<W: Write> Packer<'_, W> {
         let mut entry = self.entry(stat, Kind::File);
         entry.size = u64::try_from(stat.st_size).unwrap_or(0);
         self.dress(file, &mut entry)?;
-        entry.sparse = pieces(file, stat);
+        entry.sparse = pieces(file, stat).map_err(|reason| self.refused(reason))?;
         let (size, sparse) = (entry.size, entry.sparse.clone());
         if self.put_or_link(file, stat, entry)? {
             return Ok(());
