@@ -12,9 +12,15 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use nix::unistd::{Whence, lseek};
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStringExt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// How often a name may be another thing each time that it is looked at.
 const TRIES: usize = 64;
+/// How long a file is asked for on which somebody holds a lease: /proc/sys/fs/lease-break-time is 45 seconds by default.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often.
+const LEASE_LOOK: Duration = Duration::from_millis(10);
 /// A file of fewer bytes is written whole, holes and all.
 const SMALL: i64 = 64 << 10;
 /// Pieces of a sparse file in an archive, whose map a reader holds in memory: where it has more, its smallest holes are
@@ -56,6 +62,7 @@ pub(super) enum Found {
 pub(super) fn find(directory: &Fd, name: &CStr) -> Result<Found, Errno> {
     let raw = |errno: nix::Error| Errno::from_raw(errno as i32);
     let resolve = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_XDEV;
+    let begun = Instant::now();
     for _ in 0..TRIES {
         let seen = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(nix::Error::ENOENT) => return Ok(Found::Gone),
@@ -69,7 +76,14 @@ pub(super) fn find(directory: &Fd, name: &CStr) -> Result<Found, Errno> {
         };
         // A link that is opened as itself is no link that is followed.
         let resolve = if flags == open::PATH { resolve & !resolve::NO_SYMLINKS } else { resolve };
-        let opened = match below(directory, name, flags, resolve) {
+        let mut opened = below(directory, name, flags, resolve);
+        // A lease (fcntl(2), F_SETLEASE): to have asked has told its holder to give it up, and the kernel takes it when its
+        // time is over. Waiting in the open itself would do the same, but be for ever at a FIFO that is there by then.
+        while matches!(opened, Err(Errno::EAGAIN)) && flags & open::NONBLOCK != 0 && begun.elapsed() < LEASE {
+            sleep(LEASE_LOOK);
+            opened = below(directory, name, flags, resolve);
+        }
+        let opened = match opened {
             Ok(opened) => opened,
             Err(errno) => match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
                 // It still is what it was: that is why it cannot be opened.

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -387,6 +387,35 @@ fn a_file_that_gets_the_number_of_another_is_no_link_to_it() {
     }
     let number = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().ino();
     assert_eq!(number("z/n7"), number("z/o7"));
+}
+
+/// A file on which its user holds a lease is waited for: the kernel tells him that somebody wants it.
+#[test]
+fn a_lease_is_waited_for() {
+    const SCRIPT: &str = r#"
+import fcntl, os, signal, sys, time
+file = os.open(sys.argv[1], os.O_RDWR)
+def give(*_):
+    time.sleep(0.3)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    sys.exit(7)
+signal.signal(signal.SIGIO, give)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+time.sleep(60)
+"#;
+    let scratch = Scratch::new();
+    let source = scratch.directory("source");
+    fs::write(source.join("f"), "leased").unwrap();
+    let mut holder = Command::new("python3");
+    holder.args(["-c", SCRIPT]).arg(source.join("f")).stdout(Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut held = [0; 5];
+    holder.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+    let archive = packed(&source, Form::Whole);
+    assert_eq!(holder.wait().unwrap().code(), Some(7));
+    scratch.unpack(&archive.unwrap()).unwrap();
+    assert_eq!(scratch.read("f"), "leased");
 }
 
 /// Mode bits that its owner himself could not read through are no reason to leave something out, for who may.
