@@ -105,6 +105,19 @@ test('a stopped world: it is frozen while it is read, and goes on', async (t) =>
   t.is((await container.exec(['echo', 'alive'])).stdout, 'alive\n')
 })
 
+test('what it mounts over its own root is not taken for it', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  await importBase(one, directory)
+  const script = 'mkdir /m && mount -t tmpfs m /m && echo hidden >/m/x && mount --bind /m / && echo done'
+  const container = await changed(one, 'base', script, { capAdd: ['SYS_ADMIN'] })
+  await t.throwsAsync(container.export(join(directory, 'x.tar')), {
+    code: 'ERR_UNSUPPORTED',
+    message: /in the container something is mounted over its root file system/,
+  })
+  t.false(existsSync(join(directory, 'x.tar')))
+})
+
 test('its config is docker’s: of the image, of the start, of the changes', async (t) => {
   const directory = scratch(t)
   const one = engine(t, directory)

@@ -14,6 +14,7 @@ use caisson_sys::process::{self, namespace};
 use caisson_sys::{Cwd, Fd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
@@ -72,6 +73,11 @@ fn write_root(first: &Fd, new: u64, target: Fd, packing: &Packing) -> Result<()>
     // With the namespace comes its root: what is mounted below that stays behind.
     process::setns(first, namespace::MOUNT).at(Stage::PACK, "setns")?;
     let root = private_view(Cwd, c"/")?;
+    // What is mounted over the root is what is found there: every root that is made here is an overlay.
+    if fstatfs(&root).at(Stage::PACK, "/")?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
+        let message = "in the container something is mounted over its root file system";
+        return Err(Error::new(Code::Unsupported, Stage::PACK, "/", message));
+    }
     let mut out = BufWriter::with_capacity(PIECE, Target(target));
     archive::pack(&root, &mut out, packing)?;
     out.flush().at(Stage::PACK, "the archive").map_err(|error| error.with_code(Code::Archive))
