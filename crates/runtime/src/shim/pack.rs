@@ -147,6 +147,15 @@ impl Shim {
         if found.command.is_running() { Ok(found) } else { Err(not_running()) }
     }
 
+    /// Ends all who read a container that has ended: whoever takes what they write may never go on.
+    pub(super) fn end_readers(&mut self, container: u64) {
+        let reading = self.unpackers.values_mut();
+        let reading = reading.filter(|packer| packer.reads.is_some_and(|reads| reads.container == container));
+        let message = "the container has ended, and its files were not read to their end in time";
+        let error = Error::new(Code::NotRunning, Stage::PACK, "container", message);
+        reading.for_each(|packer| packer.end_for(error.clone()));
+    }
+
     fn hold_reader(&mut self, token: u64, reads: Read, packer: Result<Unpacker>) -> Result<()> {
         let held = packer.and_then(|packer| self.hold(token, packer.reading(reads)));
         held.inspect_err(|_| self.was_read(reads))
