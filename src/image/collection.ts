@@ -10,7 +10,7 @@ import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
 import type { Images } from './images.ts'
 import { parsePlatform } from './manifest.ts'
-import { findImage, nameMeant, readImages } from './known.ts'
+import { findImage, nameMeant, noSuchImage, readImages } from './known.ts'
 import type { Known } from './known.ts'
 import type { PruneContext } from './prune.ts'
 import type { LoadProgress } from './load.ts'
@@ -87,15 +87,27 @@ export class ImageCollection {
 
   /** Gives an image one more name; what had it loses it. */
   async tag(source: string, target: string): Promise<void> {
-    const { entries, other, descriptor } = this.#find(source)
-    const [first] = entries
-    // By its id another platform is an image of its own.
-    const entry = other && first !== undefined ? { ...first, ...descriptor } : first
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
-    if (entry === undefined) return
-    await this.#content.name({ ...entry, name: fullName(name), served: undefined })
-    for (const { digest } of this.#manifests([entry])) this.#store.touch(digest)
+    // What was found is not collected before it has its name.
+    const kept = await this.#content.keep()
+    try {
+      const { entries, other, descriptor } = this.#find(source)
+      const [first] = entries
+      await this.#content.nameAll((now) => {
+        const same = now.filter(({ digest }) => digest === first?.digest)
+        const entry = same.find((one) => one.name === first?.name) ?? same[0]
+        // Somebody removed it meanwhile.
+        if (entry === undefined) throw noSuchImage(source)
+        // By its id another platform is an image of its own.
+        return [{ ...entry, ...(other && descriptor), name: fullName(name), served: undefined }]
+      })
+      for (const entry of entries.slice(0, 1))
+        for (const { digest } of this.#manifests([entry])) this.#store.touch(digest)
+    } finally {
+      kept.release()
+    }
+    if (isPostponed(this.#root)) await this.#collect({})
   }
 
   /**
@@ -226,7 +238,9 @@ export class ImageCollection {
 
   /** Takes a name away from an image of which no more is known. */
   async #forget({ name = '', digest }: Entry): Promise<Removed> {
-    await this.#content.change((entries) => entries.filter((entry) => entry.name !== name))
+    await this.#content.change((entries) =>
+      entries.filter((entry) => entry.name !== name || entry.digest !== digest),
+    )
     const last = !this.#content.entries().some((entry) => entry.digest === digest)
     const { id = digest } = this.#store.image(digest) ?? {}
     if (last) await this.#collect({})

@@ -30,6 +30,17 @@ function isDangling({ entries }: Known): boolean {
   return entries.every(({ name }) => name === undefined)
 }
 
+/** Removes those entries that are still what they were when they were looked at, and changes the others. */
+async function drop(
+  content: Content,
+  gone: readonly Entry[],
+  others: (entry: Entry) => Entry = (entry) => entry,
+): Promise<void> {
+  const keyOf = ({ digest, name }: Entry): string => `${digest} ${name ?? ''}`
+  const keys = new Set(gone.map(keyOf))
+  await content.change((entries) => entries.filter((entry) => !keys.has(keyOf(entry))).map(others))
+}
+
 function removed(gone: readonly Known[], collected: Collected): Pruned {
   return {
     untagged: gone.flatMap(({ entries }) =>
@@ -52,7 +63,6 @@ export async function prune(
   const isSpare = ({ name }: Entry): boolean => name === undefined
   const spare = known.flatMap((one) => (isDangling(one) ? [] : one.entries.filter(isSpare)))
   const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...damaged.filter(isSpare)]
-  const digests = new Set(entriesGone.map(({ digest }) => digest))
   // That their blobs are missing is no damage then.
   const isBare = (entry: Entry): boolean =>
     blobs &&
@@ -60,12 +70,8 @@ export async function prune(
       const facts = store.image(digest)
       return facts !== undefined && store.has(facts)
     })
-  if (digests.size > 0 || blobs)
-    await content.change((entries) =>
-      entries
-        .filter(({ digest }) => !digests.has(digest))
-        .map((entry) => (isBare(entry) ? { ...entry, pruned: true } : entry)),
-    )
+  if (entriesGone.length > 0 || blobs)
+    await drop(content, entriesGone, (entry) => (isBare(entry) ? { ...entry, pruned: true } : entry))
   return removed(gone, collect(root, content, store, { blobs, layouts: all }) ?? nothing)
 }
 
@@ -124,9 +130,11 @@ export async function shrink(
       return all || !one.isNamed ? one : { ...one, isHeld: () => true }
     })
     const gone = surplus(weighed, sizeOf(context), limit)
-    const digests = new Set(gone.flatMap(({ entries }) => entries.map(({ digest }) => digest)))
-    if (digests.size > 0)
-      await content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
+    if (gone.length > 0)
+      await drop(
+        content,
+        gone.flatMap(({ entries }) => entries),
+      )
     const after = collectHeld(root, content, store, {})
     // Last what layouts elsewhere can give again.
     const last =
