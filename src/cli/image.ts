@@ -10,7 +10,7 @@ import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { images } from './images.ts'
 import { format } from './output.ts'
-import { ago, bytes, shown } from './table.ts'
+import { ago, blocked, bytes, shown } from './table.ts'
 import { pull, push } from './transfer.ts'
 
 function engineAt(root: string | undefined): Engine {
@@ -165,7 +165,7 @@ async function prune(words: readonly string[], root: string | undefined): Promis
   const what = draft.all ? 'all images that no running container uses' : 'all dangling images'
   if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}.`))) return 0
   const { all, blobs, keepStorage } = draft
-  const { untagged, deleted, reclaimed } = await engineAt(draft.root ?? root).images.prune({
+  const { untagged, deleted, reclaimed, damaged } = await engineAt(draft.root ?? root).images.prune({
     all,
     blobs,
     ...(keepStorage !== undefined && { keepStorage }),
@@ -173,6 +173,7 @@ async function prune(words: readonly string[], root: string | undefined): Promis
   process.stdout.write(untagged.map((name) => `untagged: ${name}\n`).join(''))
   process.stdout.write(deleted.map((id) => `deleted: ${id}\n`).join(''))
   process.stdout.write(`Total reclaimed space: ${bytes(reclaimed)}\n`)
+  process.stderr.write(blocked(damaged))
   return 0
 }
 

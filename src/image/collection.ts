@@ -21,6 +21,7 @@ import type {
   HistoryEntry,
   ImageInfo,
   ImportOptions,
+  PrunedImages,
   PruneOptions,
   Removed,
   SaveImageOptions,
@@ -251,7 +252,7 @@ export class ImageCollection {
    * Removes images without a name, or with `all` every image of which no container runs; with `blobs` also the compressed
    * blobs of what is unpacked.
    */
-  async prune(options: PruneOptions = {}): Promise<Removed & { reclaimed: number }> {
+  async prune(options: PruneOptions = {}): Promise<PrunedImages> {
     const { all = false, blobs = false, keepStorage } = options
     const { prune, shrink } = await import('./prune.ts')
     if (keepStorage !== undefined && blobs) throw refuse('keepStorage', 'is not for blobs alone')
@@ -260,7 +261,7 @@ export class ImageCollection {
         ? await prune(this.#pruning, { all, blobs })
         : await shrink(this.#pruning, limit('keepStorage', keepStorage), { all })
     if (collected.layers > 0) await this.#sweep()
-    return { untagged, deleted, reclaimed: collected.bytes }
+    return { untagged, deleted, reclaimed: collected.bytes, damaged: this.#damaged() }
   }
 
   /** What grew is brought back within the limit, if there is one; `held` stays. */
@@ -298,10 +299,10 @@ export class ImageCollection {
 
   /** What the store holds. */
   async usage(): Promise<StoreUsage> {
-    const known = readImages(this.#content).known
+    const { known, damaged } = readImages(this.#content)
     const layers = this.#store.layers()
     const named = new Set(
-      known
+      [...known, ...damaged.map((entry) => ({ entries: [entry] }))]
         .filter(({ entries }) => entries.some(({ name }) => name !== undefined))
         .flatMap(({ entries }) =>
           this.#manifests(entries).flatMap(({ digest }) => this.#store.image(digest)?.chains ?? []),
@@ -310,11 +311,18 @@ export class ImageCollection {
     const blobs = this.#content.blobs()
     const sum = (sizes: readonly number[]): number => sizes.reduce((all, one) => all + one, 0)
     return {
-      images: known.length,
+      images: known.length + new Set(damaged.map(({ digest }) => digest)).size,
+      damaged: this.#damaged(),
       layers: { count: layers.length, bytes: sum(layers.map(({ bytes }) => bytes)) },
       blobs: { count: blobs.length, bytes: sum(blobs.map(({ size }) => size)) },
       reclaimable: sum(layers.filter(({ chain }) => !named.has(chain)).map(({ bytes }) => bytes)),
     }
+  }
+
+  /** Images that keep every blob. */
+  #damaged(): number {
+    const damaged = this.#content.entries().filter((entry) => this.#content.isDamaged(entry))
+    return new Set(damaged.map(({ digest }) => digest)).size
   }
 
   async #collect(options: CollectOptions): Promise<Collected> {

@@ -125,6 +125,12 @@ export class Content {
     })
   }
 
+  /** Whether a manifest of it is missing or damaged: which blobs it needs is not known then. */
+  isDamaged(entry: Entry): boolean {
+    const members = orDamaged(() => this.members(entry))
+    return members === undefined || members.length < new Set(this.listed(entry)).size
+  }
+
   /** A document, if it is here and undamaged. */
   document(descriptor: Descriptor, most: number): Buffer | undefined {
     return orDamaged(() => this.layout.blob(descriptor, most, descriptor.digest))

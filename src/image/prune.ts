@@ -41,12 +41,19 @@ async function drop(
   await content.change((entries) => entries.filter((entry) => !keys.has(keyOf(entry))).map(others))
 }
 
-function removed(gone: readonly Known[], collected: Collected): Pruned {
+function removed(
+  gone: readonly Known[],
+  collected: Collected,
+  damaged: readonly Entry[] = [],
+  idOf: (digest: string) => string = (digest) => digest,
+): Pruned {
+  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...damaged]
   return {
-    untagged: gone.flatMap(({ entries }) =>
-      entries.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
-    ),
-    deleted: gone.map(({ manifest }) => manifest.config.digest),
+    untagged: entriesGone.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
+    deleted: [
+      ...gone.map(({ manifest }) => manifest.config.digest),
+      ...new Set(damaged.map(({ digest }) => idOf(digest))),
+    ],
     collected,
   }
 }
@@ -62,7 +69,8 @@ export async function prune(
   // An image that has a name under one manifest needs no other; what cannot be read and has no name no pull mends.
   const isSpare = ({ name }: Entry): boolean => name === undefined
   const spare = known.flatMap((one) => (isDangling(one) ? [] : one.entries.filter(isSpare)))
-  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...damaged.filter(isSpare)]
+  const lost = damaged.filter((entry) => isSpare(entry) || (all && !isUsed([entry])))
+  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...lost]
   // That their blobs are missing is no damage then.
   const isBare = (entry: Entry): boolean =>
     blobs &&
@@ -72,7 +80,10 @@ export async function prune(
     })
   if (entriesGone.length > 0 || blobs)
     await drop(content, entriesGone, (entry) => (isBare(entry) ? { ...entry, pruned: true } : entry))
-  return removed(gone, collect(root, content, store, { blobs, layouts: all }) ?? nothing)
+  const named = lost.filter((entry) => !isSpare(entry))
+  const ids = new Map(named.map(({ digest }) => [digest, store.image(digest)?.id ?? digest]))
+  const collected = collect(root, content, store, { blobs, layouts: all }) ?? nothing
+  return removed(gone, collected, named, (digest) => ids.get(digest) ?? digest)
 }
 
 /** How many bytes the store takes. */
