@@ -36,6 +36,7 @@ export type {
   PruneOptions,
   Removed,
   SaveImageOptions,
+  PrunedImages,
   StoreUsage,
   TransferOptions,
   VerifiedImage,

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { gunzipSync } from 'node:zlib'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import test from 'ava'
 import type { Container, Engine, RunningContainer, RunOptions } from '../../src/index.ts'
 import { hasGroups } from '../host/ground.ts'
@@ -388,3 +388,30 @@ test('D1: a container that exchanges its files for links leads nobody out', asyn
   }
   t.true(rounds > 1)
 })
+
+for (const compressed of [false, true])
+  test(`a base whose blobs were pruned is refused before anything is read${compressed ? ', gzip' : ''}`, async (t) => {
+    const directory = scratch(t)
+    const one = engine(t, directory)
+    mkdirSync(directory, { recursive: true })
+    const file = join(directory, 'base')
+    const bytes = layouts.busybox()
+    writeFileSync(file, compressed ? gzipSync(bytes) : bytes)
+    await one.images.import(file, { reference: 'base' })
+    await one.images.prune({ blobs: true })
+    const container = await changed(one, 'base', 'echo done')
+    await t.throwsAsync(container.commit({ reference: 'made' }), {
+      code: 'ERR_IMAGE_NOT_FOUND',
+      message: /its blob is not in the store any more; pull or load the image again$/,
+    })
+    t.deepEqual(
+      (await one.images.list()).map(({ names }) => names),
+      [['base:latest']],
+    )
+    // Once they are back it works.
+    await one.images.import(file, { reference: 'base' })
+    await container.commit({ reference: 'made' })
+    t.true((await one.images.verify()).every(({ isWhole }) => isWhole))
+    container.kill('SIGKILL')
+    await container.wait()
+  })

@@ -130,3 +130,13 @@ for (const [name, config, code, document] of refused) {
     )
   })
 }
+
+test('its steps are objects', (t) => {
+  for (const history of [[null], [[]], ['x'], [{}, 1], {}, 'x'])
+    t.throws(() => parse({}, { history }), { code: 'ERR_INVALID_IMAGE', message: /^config: history / })
+  t.throws(() => parse({}, { history: Array.from({ length: 8193 }, () => ({})) }), {
+    code: 'ERR_IMAGE_LIMIT',
+  })
+  for (const history of [undefined, null, [], [{ created_by: 'x', empty_layer: true }, {}]])
+    t.notThrows(() => parse({}, { history }))
+})

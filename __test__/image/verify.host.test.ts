@@ -8,8 +8,10 @@ import {
   readFileSync,
   readdirSync,
   readSync,
+  renameSync,
   rmSync,
   truncateSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -404,4 +406,58 @@ test('ended in the middle, or killed: nothing of it stays, and nothing was chang
   t.true((await next.images.verify(image))[0]?.isWhole)
   await until(() => stored(directory).unpacking.length === 0, 'cleaning')
   t.deepEqual(stored(directory), before)
+})
+
+test('what came anew while other images were verified stays', async (t) => {
+  const directory = scratch(t)
+  const registry = await registryOf(t, directory)
+  const own = (content: string): Buffer => layouts.tar([{ name: 'own', content }])
+  const low = layouts.busybox()
+  const first = publish(registry, directory, { layers: [low, own('1')], compress: true }, 'a')
+  publish(registry, directory, { layers: [low, own('2')], compress: true }, 'b')
+  publish(registry, directory, { layers: [low, own('3')], compress: true }, 'c')
+  const one = engine(t, directory)
+  for (const tag of ['a', 'b', 'c']) await one.pull(`${registry.host}/app:${tag}`)
+  const shared = layerOf(first, 0)
+  const path = layouts.path(join(directory, 'data/images'), shared)
+  flip(path, 900)
+  const good = registry.blobs.get(shared)
+  let seen = 0
+  const verified = await one.images.verify([], {
+    onProgress: () => {
+      // As a pull does, that another program began.
+      if ((seen += 1) === 1 && good !== undefined) {
+        writeFileSync(`${path}.new`, good)
+        renameSync(`${path}.new`, path)
+      }
+    },
+  })
+  t.is(seen, 3)
+  t.deepEqual(
+    verified.map(({ faults }) => faults.find(({ part }) => part === 'blob')?.left),
+    [undefined, 'it was changed meanwhile', 'it was changed meanwhile'],
+  )
+  t.deepEqual(readFileSync(path), good)
+  t.true((await one.images.verify()).every(({ isWhole }) => isWhole))
+})
+
+test('a blob that was pruned of one image is missing of another', async (t) => {
+  const directory = scratch(t)
+  const registry = await registryOf(t, directory)
+  const low = layouts.busybox()
+  const written = publish(registry, directory, { layers: [low], compress: true }, 'a')
+  publish(registry, directory, { layers: [low], compress: true, config: { Cmd: ['x'] } }, 'b')
+  const one = engine(t, directory)
+  await one.pull(`${registry.host}/app:a`)
+  await one.images.prune({ blobs: true })
+  await one.pull(`${registry.host}/app:b`)
+  rmSync(layouts.path(join(directory, 'data/images'), layerOf(written, 0)))
+  const states = async (tag: string): Promise<string[]> => {
+    const found = (await one.images.verify()).find(({ names }) =>
+      names.includes(`${registry.host}/app:${tag}`),
+    )
+    return (found?.faults ?? []).filter(({ part }) => part === 'blob').map(({ state }) => state)
+  }
+  t.deepEqual(await states('a'), ['unverifiable'])
+  t.deepEqual(await states('b'), ['missing'])
 })

@@ -11,7 +11,7 @@ import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { images } from './images.ts'
 import { format } from './output.ts'
-import { ago, bytes, shown } from './table.ts'
+import { ago, blocked, bytes, shown } from './table.ts'
 import { pull, push } from './transfer.ts'
 
 function engineAt(root: string | undefined): Engine {
@@ -169,7 +169,7 @@ async function prune(words: readonly string[], root: string | undefined): Promis
     : ''
   if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}${also}.`))) return 0
   const { all, blobs, keepStorage } = draft
-  const { untagged, deleted, reclaimed } = await engineAt(draft.root ?? root).images.prune({
+  const { untagged, deleted, reclaimed, damaged } = await engineAt(draft.root ?? root).images.prune({
     all,
     blobs,
     ...(keepStorage !== undefined && { keepStorage }),
@@ -177,6 +177,7 @@ async function prune(words: readonly string[], root: string | undefined): Promis
   process.stdout.write(untagged.map((name) => `untagged: ${name}\n`).join(''))
   process.stdout.write(deleted.map((id) => `deleted: ${id}\n`).join(''))
   process.stdout.write(`Total reclaimed space: ${bytes(reclaimed)}\n`)
+  process.stderr.write(blocked(damaged))
   return 0
 }
 

@@ -4,7 +4,7 @@ import { factsFlags } from './flags/images.ts'
 import type { FactsDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
-import { bytes, shown } from './table.ts'
+import { blocked, bytes, shown } from './table.ts'
 
 const columns = { Type: 'TYPE', TotalCount: 'TOTAL', Size: 'SIZE', Reclaimable: 'RECLAIMABLE' }
 
@@ -22,7 +22,7 @@ export async function system(words: readonly string[], root: string | undefined)
   }
   if (more !== undefined) throw new WordError('"caisson system df" accepts no arguments')
   const at = draft.root ?? root
-  const { images, layers, blobs, reclaimable } = await new Engine(
+  const { images, damaged, layers, blobs, reclaimable } = await new Engine(
     at === undefined ? {} : { root: at },
   ).images.usage()
   const rows = [
@@ -36,9 +36,10 @@ export async function system(words: readonly string[], root: string | undefined)
       Type: 'Blobs',
       TotalCount: String(blobs.count),
       Size: bytes(blobs.bytes),
-      Reclaimable: bytes(blobs.bytes),
+      Reclaimable: bytes(damaged > 0 ? 0 : blobs.bytes),
     },
   ]
   process.stdout.write(shown(rows, draft.format, columns))
+  process.stderr.write(blocked(damaged))
   return 0
 }

@@ -68,3 +68,10 @@ export function shown(
   )
   return table([cells({ ...columns, ...heads }), ...rows.map(cells)])
 }
+
+/** Why no blob is removed, if that is so. */
+export function blocked(damaged: number): string {
+  if (damaged === 0) return ''
+  const images = damaged === 1 ? '1 image is damaged' : `${damaged} images are damaged`
+  return `caisson: ${images}: no blob is removed until a pull mends what 'caisson image verify' names, or it is removed\n`
+}

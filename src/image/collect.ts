@@ -8,10 +8,12 @@ import { join } from 'node:path'
 import { CaissonError } from '../errors.ts'
 import { tryLockDirectory } from '../state/lock.ts'
 import type { Lock } from '../state/lock.ts'
+import { parseConfig } from './config.ts'
 import type { Content, Entry } from './content.ts'
 import { identify } from './layout.ts'
 import { isIndex } from './manifest.ts'
 import type { Member } from './platforms.ts'
+import { chainIds } from './store.ts'
 import type { Facts, ImageStore } from './store.ts'
 
 /** What was thrown away. */
@@ -44,6 +46,10 @@ class Collector {
   readonly #locks: Lock[] = []
   /** Whether a manifest is missing or cannot be read: what it needs is not known. */
   #isDamaged = false
+  /** Topmost layers that are held here: no container has them. */
+  readonly #held = new Set<string>()
+  /** Whether a container uses a layer, and nothing says which are below it. */
+  #isUnsure = false
   readonly #done: Collected = { layers: 0, blobs: 0, bytes: 0 }
 
   constructor(root: string, content: Content, store: ImageStore, options: CollectOptions) {
@@ -58,6 +64,7 @@ class Collector {
       this.#markNamed()
       this.#markLayouts()
       this.#markRunning()
+      this.#holdLayers()
       this.#sweepFacts()
       this.#sweepLayers()
       this.#sweepBlobs()
@@ -74,12 +81,20 @@ class Collector {
   }
 
   #markNamed(): void {
+    const unpacked = new Set(this.#store.allFacts().map(({ digest }) => digest))
     for (const entry of this.#content.entries()) {
       this.#blobs.add(entry.digest)
       if (entry.served !== undefined) this.#blobs.add(entry.served)
-      for (const digest of [entry.digest, ...this.#content.listed(entry)])
+      for (const digest of [entry.digest, ...this.#content.listed(entry)]) {
+        this.#facts.add(digest)
         this.#mark(this.#store.image(digest))
-      for (const member of this.#members(entry)) this.#markMember(member)
+      }
+      for (const member of this.#members(entry)) {
+        this.#markMember(member)
+        // Of an index some platforms were never unpacked, and have no layers of their own.
+        if (!isIndex(entry) || entry.pruned === true || unpacked.has(member.entry.digest))
+          for (const chain of this.#needed(member)) this.#chains.add(chain)
+      }
     }
   }
 
@@ -108,6 +123,23 @@ class Collector {
     for (const blob of wanted) this.#blobs.add(blob.digest)
   }
 
+  /** The layers of an image, whatever is remembered of it: down to one that hides those below. */
+  #needed({ manifest }: Member): string[] {
+    if (manifest === undefined) return []
+    const { config, layers } = manifest
+    try {
+      const bytes = this.#content.layout.config(config)
+      const { diffIds } = parseConfig(bytes, `config ${config.digest}`, layers.length, null)
+      const chains = chainIds(diffIds).toReversed()
+      const last = chains.findIndex((chain) => this.#store.layer(chain)?.opaque === true)
+      return last < 0 ? chains : chains.slice(0, last + 1)
+    } catch (error) {
+      if (!(error instanceof CaissonError)) throw error
+      // Without its config it is pulled again, with what is not here by then.
+      return []
+    }
+  }
+
   /** A layout that is gone or changed can no longer be meant; one of ours says nothing that the index does not. */
   #markLayouts(): void {
     for (const { path, record } of this.#store.layouts()) {
@@ -121,7 +153,7 @@ class Collector {
 
   /** An image of which a container runs stays. Of any other the topmost layer is held, so that none begins. */
   #markRunning(): void {
-    const held = new Set<string>()
+    const held = this.#held
     for (const { digest } of this.#store.allFacts()) {
       if (this.#facts.has(digest)) continue
       const facts = this.#store.image(digest)
@@ -137,15 +169,45 @@ class Collector {
     }
   }
 
+  /**
+   * Every layer that is to go is held, too: of an image whose facts are gone a container may stand on any. Those below that
+   * one stay with it; where nothing says which these are, all do.
+   */
+  #holdLayers(): void {
+    const going = this.#unmarked().filter((chain) => !this.#held.has(chain))
+    const used: string[] = []
+    for (const chain of going) {
+      const lock = tryLockDirectory(this.#store.place(chain))
+      if (lock === undefined) used.push(chain)
+      else if (lock !== null) this.#locks.push(lock)
+    }
+    if (used.length === 0) return
+    const known = [
+      ...this.#store.allFacts().map(({ digest }) => this.#store.image(digest)),
+      ...this.#store.records(),
+    ]
+    for (const top of used) {
+      const facts = known.find((one) => one?.chains.includes(top))
+      if (facts === undefined) this.#isUnsure = true
+      else for (const chain of facts.chains.slice(facts.chains.indexOf(top))) this.#chains.add(chain)
+    }
+  }
+
+  /** The layers that nothing needs as far as is known. */
+  #unmarked(): string[] {
+    const layers = join(this.#root, 'layers')
+    const all = existsSync(layers) ? readdirSync(layers) : []
+    return all.filter((chain) => chain !== 'empty' && !this.#chains.has(chain))
+  }
+
   #sweepFacts(): void {
     for (const { path, digest } of this.#store.allFacts())
       if (!this.#facts.has(digest)) rmSync(path, { force: true })
   }
 
   #sweepLayers(): void {
-    const layers = join(this.#root, 'layers')
-    for (const chain of existsSync(layers) ? readdirSync(layers) : []) {
-      if (chain === 'empty' || this.#chains.has(chain)) continue
+    if (this.#isUnsure) return
+    for (const chain of this.#unmarked()) {
       this.#done.bytes += this.#store.layer(chain)?.bytes ?? 0
       this.#done.layers += 1
       this.#store.discard(chain)

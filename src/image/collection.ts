@@ -11,7 +11,7 @@ import type { Followed } from './followed.ts'
 import { given } from './given.ts'
 import type { Images } from './images.ts'
 import { parsePlatform } from './manifest.ts'
-import { findImage, nameMeant, readImages } from './known.ts'
+import { findImage, nameMeant, noSuchImage, readImages } from './known.ts'
 import type { Known } from './known.ts'
 import type { PruneContext } from './prune.ts'
 import type { LoadProgress } from './load.ts'
@@ -22,6 +22,7 @@ import type {
   HistoryEntry,
   ImageInfo,
   ImportOptions,
+  PrunedImages,
   PruneOptions,
   Removed,
   SaveImageOptions,
@@ -88,15 +89,27 @@ export class ImageCollection {
 
   /** Gives an image one more name; what had it loses it. */
   async tag(source: string, target: string): Promise<void> {
-    const { entries, other, descriptor } = this.#find(source)
-    const [first] = entries
-    // By its id another platform is an image of its own.
-    const entry = other && first !== undefined ? { ...first, ...descriptor } : first
     const name = parseName(target)
     if (name.digest !== undefined) throw refuse('target', 'a digest is no tag')
-    if (entry === undefined) return
-    await this.#content.name({ ...entry, name: fullName(name), served: undefined })
-    for (const { digest } of this.#manifests([entry])) this.#store.touch(digest)
+    // What was found is not collected before it has its name.
+    const kept = await this.#content.keep()
+    try {
+      const { entries, other, descriptor } = this.#find(source)
+      const [first] = entries
+      await this.#content.nameAll((now) => {
+        const same = now.filter(({ digest }) => digest === first?.digest)
+        const entry = same.find((one) => one.name === first?.name) ?? same[0]
+        // Somebody removed it meanwhile.
+        if (entry === undefined) throw noSuchImage(source)
+        // By its id another platform is an image of its own.
+        return [{ ...entry, ...(other && descriptor), name: fullName(name), served: undefined }]
+      })
+      for (const entry of entries.slice(0, 1))
+        for (const { digest } of this.#manifests([entry])) this.#store.touch(digest)
+    } finally {
+      kept.release()
+    }
+    if (isPostponed(this.#root)) await this.#collect({})
   }
 
   /**
@@ -236,7 +249,9 @@ export class ImageCollection {
 
   /** Takes a name away from an image of which no more is known. */
   async #forget({ name = '', digest }: Entry): Promise<Removed> {
-    await this.#content.change((entries) => entries.filter((entry) => entry.name !== name))
+    await this.#content.change((entries) =>
+      entries.filter((entry) => entry.name !== name || entry.digest !== digest),
+    )
     const last = !this.#content.entries().some((entry) => entry.digest === digest)
     const { id = digest } = this.#store.image(digest) ?? {}
     if (last) await this.#collect({})
@@ -247,7 +262,7 @@ export class ImageCollection {
    * Removes images without a name, or with `all` every image of which no container runs; with `blobs` also the compressed
    * blobs of what is unpacked.
    */
-  async prune(options: PruneOptions = {}): Promise<Removed & { reclaimed: number }> {
+  async prune(options: PruneOptions = {}): Promise<PrunedImages> {
     const { all = false, blobs = false, keepStorage } = given(options, 'all', 'blobs', 'keepStorage')
     const { prune, shrink } = await import('./prune.ts')
     if (keepStorage !== undefined && blobs) throw refuse('keepStorage', 'is not for blobs alone')
@@ -256,7 +271,7 @@ export class ImageCollection {
         ? await prune(this.#pruning, { all, blobs })
         : await shrink(this.#pruning, limit('keepStorage', keepStorage), { all })
     if (collected.layers > 0) await this.#sweep()
-    return { untagged, deleted, reclaimed: collected.bytes }
+    return { untagged, deleted, reclaimed: collected.bytes, damaged: this.#damaged() }
   }
 
   /** What grew is brought back within the limit, if there is one; `held` stays. */
@@ -294,10 +309,10 @@ export class ImageCollection {
 
   /** What the store holds. */
   async usage(): Promise<StoreUsage> {
-    const known = readImages(this.#content).known
+    const { known, damaged } = readImages(this.#content)
     const layers = this.#store.layers()
     const named = new Set(
-      known
+      [...known, ...damaged.map((entry) => ({ entries: [entry] }))]
         .filter(({ entries }) => entries.some(({ name }) => name !== undefined))
         .flatMap(({ entries }) =>
           this.#manifests(entries).flatMap(({ digest }) => this.#store.image(digest)?.chains ?? []),
@@ -306,11 +321,18 @@ export class ImageCollection {
     const blobs = this.#content.blobs()
     const sum = (sizes: readonly number[]): number => sizes.reduce((all, one) => all + one, 0)
     return {
-      images: known.length,
+      images: known.length + new Set(damaged.map(({ digest }) => digest)).size,
+      damaged: this.#damaged(),
       layers: { count: layers.length, bytes: sum(layers.map(({ bytes }) => bytes)) },
       blobs: { count: blobs.length, bytes: sum(blobs.map(({ size }) => size)) },
       reclaimable: sum(layers.filter(({ chain }) => !named.has(chain)).map(({ bytes }) => bytes)),
     }
+  }
+
+  /** Images that keep every blob. */
+  #damaged(): number {
+    const damaged = this.#content.entries().filter((entry) => this.#content.isDamaged(entry))
+    return new Set(damaged.map(({ digest }) => digest)).size
   }
 
   async #collect(options: CollectOptions): Promise<Collected> {

@@ -6,7 +6,7 @@ import { manifestOf, typeOf } from './archive.ts'
 import type { ArchivedImage, ArchivedLayer } from './archive.ts'
 import { changed } from './changes.ts'
 import type { ChangedConfig } from './changes.ts'
-import { parseConfig } from './config.ts'
+import { parseConfig, stepsOf } from './config.ts'
 import { field, invalid, object, parse, tooLarge } from './document.ts'
 import type { Fields } from './document.ts'
 import { settle } from './load.ts'
@@ -71,6 +71,14 @@ function baseOf({ content }: LoadContext, digest: string): Base {
   return { manifest, config: parse(content.layout.config(manifest.config), what), what }
 }
 
+/** That the new image can have all layers of the old one. */
+function checkBlobs({ content }: LoadContext, { manifest }: Base): void {
+  const missing = manifest.layers.find(({ digest, size }) => !content.has(digest, size))
+  if (missing === undefined) return
+  const message = `layer ${missing.digest} of the container's image: its blob is not in the store any more; pull or load the image again`
+  throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'commit', subject: missing.digest })
+}
+
 /** Docker's words for a layer's type in OCI's. */
 function ociType(mediaType: string): string {
   const [, foreign, compression] =
@@ -107,9 +115,8 @@ function merged(image: ChangedConfig, own: OwnConfig): ChangedConfig {
 }
 
 /** The steps of the image; of layers that none of them made, one each: readers compare their numbers. */
-function historyOf({ config, manifest }: Base): object[] {
-  const steps = field(config, 'history')
-  const known = Array.isArray(steps) ? (steps as Fields[]) : []
+function historyOf({ config, manifest, what }: Base): object[] {
+  const known = stepsOf(config, what)
   const made = known.filter((step) => field(step, 'empty_layer') !== true).length
   const missing = Array.from({ length: Math.max(0, manifest.layers.length - made) }, () => ({}))
   return [...known, ...missing]
@@ -165,6 +172,7 @@ export async function commit(
   const kept = await context.content.keep(signal)
   try {
     const base = baseOf(context, container.digest)
+    checkBlobs(context, base)
     // What is refused is refused before anything is written.
     if (base.manifest.layers.length >= mostLayers)
       throw tooLarge(`image ${container.digest}`, `has ${mostLayers} layers, and there may be no more`)

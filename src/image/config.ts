@@ -1,7 +1,7 @@
 /** An image's config: how it wants to be run. What is read is listed here; everything else selects nothing (D11). */
 import { constants } from 'node:os'
 import { resolve } from 'node:path/posix'
-import { invalid, object, parse, requiredText, text, unsupported, words } from './document.ts'
+import { field, invalid, object, objects, parse, requiredText, text, unsupported, words } from './document.ts'
 import type { Fields } from './document.ts'
 import { checkDigest, fits, hostPlatform, showPlatform } from './manifest.ts'
 import type { Platform } from './manifest.ts'
@@ -26,6 +26,9 @@ export interface Config {
 
 /** An exec takes no more than a few MiB anyway; a string of it 128 KiB. */
 const mostWords = { count: 4096, length: 1 << 20 }
+
+/** Each layer is one, and what changes the config alone. */
+const mostSteps = 8192
 
 /** glibc's SIGRTMIN and SIGRTMAX; the kernel's numbers from 34 on. */
 const realtime = { first: 34, last: 64 }
@@ -83,6 +86,15 @@ function runConfig(fields: Fields, what: string): ImageConfig {
 }
 
 /**
+ * The steps that made an image, the first first; none where it does not say.
+ * @throws CaissonError ERR_INVALID_IMAGE for what is no list of objects, ERR_IMAGE_LIMIT for more than 8192.
+ */
+export function stepsOf(fields: Fields, what: string): readonly Fields[] {
+  const isAbsent = (field(fields, 'history') ?? undefined) === undefined
+  return isAbsent ? [] : objects(fields, 'history', mostSteps, what)
+}
+
+/**
  * Reads a config of an image with `layers` layers; `wanted` is its platform, null any.
  * @throws CaissonError ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT; ERR_UNSUPPORTED for one of another platform.
  */
@@ -109,6 +121,7 @@ export function parseConfig(
     throw invalid(what, `rootfs.diff_ids has ${diffIds.length} entries, but the manifest ${layers} layers`)
   }
   for (const diffId of diffIds) checkDigest(diffId, `${what} rootfs.diff_ids`)
+  stepsOf(fields, what)
   const config = object(fields, 'config', what)
   return {
     config: config === undefined ? {} : runConfig(config, `${what} config`),

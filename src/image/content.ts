@@ -125,6 +125,12 @@ export class Content {
     })
   }
 
+  /** Whether a manifest of it is missing or damaged: which blobs it needs is not known then. */
+  isDamaged(entry: Entry): boolean {
+    const members = orDamaged(() => this.members(entry))
+    return members === undefined || members.length < new Set(this.listed(entry)).size
+  }
+
   /** A document, if it is here and undamaged. */
   document(descriptor: Descriptor, most: number): Buffer | undefined {
     return orDamaged(() => this.layout.blob(descriptor, most, descriptor.digest))
@@ -157,14 +163,21 @@ export class Content {
     await this.nameAll([given], signal)
   }
 
-  /** As {@link name}, several at once: all have their names then, or none. Of two for one name the last has it. */
-  async nameAll(given: readonly Entry[], signal?: AbortSignal): Promise<void> {
-    const last = new Map(given.map((entry) => [entry.name ?? entry, entry]))
-    const bare = (entry: Entry): Entry =>
-      entry.name !== undefined && last.has(entry.name)
-        ? { ...entry, name: undefined, served: undefined }
-        : entry
+  /**
+   * As {@link name}, several at once: all have their names then, or none. Of two for one name the last has it. A function
+   * is given what is there, while nobody else changes it.
+   */
+  async nameAll(
+    named: readonly Entry[] | ((entries: readonly Entry[]) => readonly Entry[]),
+    signal?: AbortSignal,
+  ): Promise<void> {
     await this.change((entries) => {
+      const given = typeof named === 'function' ? named(entries) : named
+      const last = new Map(given.map((entry) => [entry.name ?? entry, entry]))
+      const bare = (entry: Entry): Entry =>
+        entry.name !== undefined && last.has(entry.name)
+          ? { ...entry, name: undefined, served: undefined }
+          : entry
       const outdone = given.filter((entry) => last.get(entry.name ?? entry) !== entry)
       return this.#withoutIdle([...entries.map(bare), ...outdone.map(bare), ...last.values()])
     }, signal)

@@ -3,6 +3,7 @@ import type { Content, Entry } from './content.ts'
 import { field, text } from './document.ts'
 import type { Fields } from './document.ts'
 import type { HistoryEntry, ImageInfo } from './info.ts'
+import { stepsOf } from './config.ts'
 import type { Known } from './known.ts'
 import { showPlatform } from './manifest.ts'
 import { isImage } from './platforms.ts'
@@ -80,8 +81,7 @@ export function unreadable({ store }: DescribedContext, entries: readonly Entry[
 /** How an image was made, the last step first. */
 export function historyOf(context: DescribedContext, image: Known): HistoryEntry[] {
   const sizes = sizesOf(context, image)
-  const steps = field(image.config, 'history')
-  const known = Array.isArray(steps) ? (steps as Fields[]).slice(0, 4096) : []
+  const known = stepsOf(image.config, `config ${image.manifest.config.digest}`)
   let layer = 0
   const made = known.map((step): HistoryEntry => {
     const none = field(step, 'empty_layer') === true

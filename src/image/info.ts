@@ -130,9 +130,20 @@ export interface PruneOptions {
   keepStorage?: number | string
 }
 
+/** What a prune did. */
+export interface PrunedImages extends Removed {
+  /** Bytes. */
+  reclaimed: number
+  /** How many images are damaged and stay: which blobs these need is not known, so that none is removed. */
+  damaged: number
+}
+
 /** What the store holds, in bytes. */
 export interface StoreUsage {
+  /** Also those that are damaged. */
   images: number
+  /** Those of which a manifest is missing or damaged: for as long as they are here no blob is removed. */
+  damaged: number
   /** Images of which a container runs are not counted here. */
   layers: { count: number; bytes: number }
   blobs: { count: number; bytes: number }

@@ -90,13 +90,17 @@ export function imagesOfId(content: Content, hex: string): Known[] {
   return shown.length === 0 ? otherImages(content, known).filter(isMeant) : shown
 }
 
+export function noSuchImage(reference: string): CaissonError {
+  const message = `No such image: ${reference}`
+  return new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'resolve', subject: reference })
+}
+
 /** The one that a reference means. @throws CaissonError ERR_IMAGE_NOT_FOUND; ERR_INVALID_OPTION where it means several. */
 export function theOnly(found: readonly Known[], reference: string): Known {
   const [only] = found
   if (only !== undefined && found.length === 1) return only
   if (found.length > 1) throw refuse('image', `multiple IDs found with provided prefix: ${reference}`)
-  const message = `No such image: ${reference}`
-  throw new CaissonError('ERR_IMAGE_NOT_FOUND', message, { stage: 'resolve', subject: reference })
+  throw noSuchImage(reference)
 }
 
 /** The whole name, if that is what is meant and there is such an image. */

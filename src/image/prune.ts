@@ -30,12 +30,30 @@ function isDangling({ entries }: Known): boolean {
   return entries.every(({ name }) => name === undefined)
 }
 
-function removed(gone: readonly Known[], collected: Collected): Pruned {
+/** Removes those entries that are still what they were when they were looked at, and changes the others. */
+async function drop(
+  content: Content,
+  gone: readonly Entry[],
+  others: (entry: Entry) => Entry = (entry) => entry,
+): Promise<void> {
+  const keyOf = ({ digest, name }: Entry): string => `${digest} ${name ?? ''}`
+  const keys = new Set(gone.map(keyOf))
+  await content.change((entries) => entries.filter((entry) => !keys.has(keyOf(entry))).map(others))
+}
+
+function removed(
+  gone: readonly Known[],
+  collected: Collected,
+  damaged: readonly Entry[] = [],
+  idOf: (digest: string) => string = (digest) => digest,
+): Pruned {
+  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...damaged]
   return {
-    untagged: gone.flatMap(({ entries }) =>
-      entries.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
-    ),
-    deleted: gone.map(({ manifest }) => manifest.config.digest),
+    untagged: entriesGone.flatMap(({ name }) => (name === undefined ? [] : [showName(name)])),
+    deleted: [
+      ...gone.map(({ manifest }) => manifest.config.digest),
+      ...new Set(damaged.map(({ digest }) => idOf(digest))),
+    ],
     collected,
   }
 }
@@ -51,8 +69,8 @@ export async function prune(
   // An image that has a name under one manifest needs no other; what cannot be read and has no name no pull mends.
   const isSpare = ({ name }: Entry): boolean => name === undefined
   const spare = known.flatMap((one) => (isDangling(one) ? [] : one.entries.filter(isSpare)))
-  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...damaged.filter(isSpare)]
-  const digests = new Set(entriesGone.map(({ digest }) => digest))
+  const lost = damaged.filter((entry) => isSpare(entry) || (all && !isUsed([entry])))
+  const entriesGone = [...gone.flatMap(({ entries }) => entries), ...spare, ...lost]
   // That their blobs are missing is no damage then.
   const isBare = (entry: Entry): boolean =>
     blobs &&
@@ -60,13 +78,12 @@ export async function prune(
       const facts = store.image(digest)
       return facts !== undefined && store.has(facts)
     })
-  if (digests.size > 0 || blobs)
-    await content.change((entries) =>
-      entries
-        .filter(({ digest }) => !digests.has(digest))
-        .map((entry) => (isBare(entry) ? { ...entry, pruned: true } : entry)),
-    )
-  return removed(gone, collect(root, content, store, { blobs, layouts: all }) ?? nothing)
+  if (entriesGone.length > 0 || blobs)
+    await drop(content, entriesGone, (entry) => (isBare(entry) ? { ...entry, pruned: true } : entry))
+  const named = lost.filter((entry) => !isSpare(entry))
+  const ids = new Map(named.map(({ digest }) => [digest, store.image(digest)?.id ?? digest]))
+  const collected = collect(root, content, store, { blobs, layouts: all }) ?? nothing
+  return removed(gone, collected, named, (digest) => ids.get(digest) ?? digest)
 }
 
 /** How many bytes the store takes. */
@@ -124,9 +141,11 @@ export async function shrink(
       return all || !one.isNamed ? one : { ...one, isHeld: () => true }
     })
     const gone = surplus(weighed, sizeOf(context), limit)
-    const digests = new Set(gone.flatMap(({ entries }) => entries.map(({ digest }) => digest)))
-    if (digests.size > 0)
-      await content.change((entries) => entries.filter(({ digest }) => !digests.has(digest)))
+    if (gone.length > 0)
+      await drop(
+        content,
+        gone.flatMap(({ entries }) => entries),
+      )
     const after = collectHeld(root, content, store, {})
     // Last what layouts elsewhere can give again.
     const last =

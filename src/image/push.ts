@@ -68,7 +68,15 @@ class Push {
       if (member.entry.digest !== top.digest) await this.#manifest(member.entry, member.entry.digest)
     const served = await this.#manifest(top, digest ?? tag ?? '')
     // One platform under the name of all is another image there than here.
-    if (top.digest === entry.digest) await this.#content.name({ ...entry, served: entry.digest }, signal)
+    if (top.digest === entry.digest)
+      await this.#content.change(
+        // Meanwhile the name may have gone, or stand for another image.
+        (entries) =>
+          entries.map((now) =>
+            now.name === name && now.digest === entry.digest ? { ...now, served: entry.digest } : now,
+          ),
+        signal,
+      )
     report?.({ kind: 'complete', digest: top.digest })
     return served
   }

@@ -9,7 +9,7 @@
  *   layouts/KEY.json                 the same by layout and tag, for as long as the layout's index is the same file
  *   pairs/DIGEST.json                what a layer's blob inflates to, once that was seen
  *
- * The last three are answers that can be had again: what cannot be read of them is not there, and they are not synced.
+ * The last three are answers that can be had again: what is cut of them is not there; facts alone are synced.
  */
 import {
   existsSync,
@@ -24,6 +24,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { native } from '../native.ts'
+import { writeDurably } from '../state/durable.ts'
 import type { ImageConfig } from './config.ts'
 import type { Identity } from './layout.ts'
 import type { LayoutReference } from './reference.ts'
@@ -71,12 +72,20 @@ let serial = 0
 /** How old what was written aside is when whoever wrote it is gone, ms. */
 const stale = 60_000
 
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined
+}
+
 /** A record that cannot be written is an answer that is looked for again. */
-function write(path: string, value: object): void {
+function write(path: string, value: object, durable = false): void {
   const aside = `${path}.${process.pid}-${Date.now()}-${(serial += 1)}`
+  const record = JSON.stringify({ version, ...value })
   try {
-    writeFileSync(aside, JSON.stringify({ version, ...value }), { mode: 0o600, flag: 'wx' })
-    renameSync(aside, path)
+    if (durable) writeDurably(path, record)
+    else {
+      writeFileSync(aside, record, { mode: 0o600, flag: 'wx' })
+      renameSync(aside, path)
+    }
   } catch {
     rmSync(aside, { force: true })
   }
@@ -88,15 +97,19 @@ function write(path: string, value: object): void {
   }
 }
 
-/** A record is ours, in a directory that nobody else can write; one of another version says nothing. */
+/**
+ * A record is ours, in a directory that nobody else can write. One of another version says nothing, nor does one that is
+ * cut; that one cannot be read now does not mean that it is not there.
+ */
 function read(path: string): object | undefined {
   try {
     const value: unknown = JSON.parse(readFileSync(path, 'utf8'))
     return typeof value === 'object' && value !== null && 'version' in value && value.version === version
       ? value
       : undefined
-  } catch {
-    return undefined
+  } catch (error) {
+    if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return undefined
+    throw error
   }
 }
 
@@ -209,7 +222,7 @@ export class ImageStore {
 
   remember(facts: Facts): void {
     this.#make()
-    write(this.#facts(facts.digest), facts)
+    write(this.#facts(facts.digest), facts, true)
   }
 
   /** Whether a blob was seen to inflate to this. */

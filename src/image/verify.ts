@@ -3,7 +3,7 @@
  * against its blob. What is damaged is moved out of the way, so that the next pull gets it anew, and nothing else.
  */
 import { createHash } from 'node:crypto'
-import { closeSync, createReadStream, existsSync } from 'node:fs'
+import { closeSync, createReadStream, existsSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { pipeline } from 'node:stream/promises'
 import { CaissonError, refuse } from '../errors.ts'
@@ -71,6 +71,14 @@ function isMeant(
     throw error
   }
 }
+
+/** What a path is now. Whatever takes its place is another. */
+function identityOf(path: string): string | undefined {
+  const known = statSync(path, { bigint: true, throwIfNoEntry: false })
+  return known && [known.ino, known.size, known.ctimeNs].join(' ')
+}
+
+const changed = 'it was changed meanwhile'
 
 class Verification {
   readonly #context: VerifyContext
@@ -194,10 +202,7 @@ class Verification {
       state,
       message,
     })
-    const mend = (): undefined => {
-      content.remove(digest)
-      return undefined
-    }
+    const mend = this.#remover(digest)
     if (!existsSync(content.path(digest))) return [{ fault: fault('missing', 'is not here') }]
     if (!content.has(digest, size)) return [{ fault: fault('damaged', `has not ${size} bytes`), mend }]
     if ((await this.#hash(digest)) === digest) return []
@@ -219,7 +224,9 @@ class Verification {
     for (const [at, layer] of layers.entries()) {
       this.#signal.throwIfAborted()
       const chain = chains?.[at] ?? ''
-      const key = `${chain} ${layer.digest}`
+      const isUnpacked = this.#context.store.image(entry.digest)?.chains.includes(chain) === true
+      // What is said of one that is not here depends on the image.
+      const key = [chain, layer.digest, entry.pruned === true, isUnpacked].join(' ')
       const known =
         this.#layers.get(key) ??
         (await this.#layer(entry, layer, chain, diffIds?.[at], chains?.slice(0, at) ?? []))
@@ -253,6 +260,7 @@ class Verification {
     const { digest } = descriptor
     const what = `${part} ${digest}`
     let bytes: Buffer | undefined
+    const mend = this.#remover(digest)
     try {
       bytes = content.layout.blob(descriptor, most, what)
       return parse(bytes, what)
@@ -261,11 +269,23 @@ class Verification {
       const state = existsSync(content.path(digest)) ? 'damaged' : 'missing'
       const fault = { part, digest, state, message: error.message } as const
       // One that hashes right is what its maker wrote: no pull would bring another.
-      const mend = (): string | undefined => {
-        content.remove(digest)
-        return undefined
-      }
       found.push({ fault, ...(state === 'damaged' && bytes === undefined && { mend }) })
+      return undefined
+    }
+  }
+
+  /**
+   * Removes a blob that is still the one that is here now: before it is mended, or for the next image that has it, a pull may
+   * have brought a good one.
+   */
+  #remover(digest: string): () => string | undefined {
+    const { content } = this.#context
+    const path = content.path(digest)
+    const seen = identityOf(path)
+    return () => {
+      const now = identityOf(path)
+      if (now !== seen) return now === undefined ? undefined : changed
+      content.remove(digest)
       return undefined
     }
   }
@@ -295,12 +315,13 @@ class Verification {
     ): void => {
       found.push({ fault: { part, digest, state, message }, ...(mend !== undefined && { mend }) })
     }
-    const drop = (): string | undefined => {
-      content.remove(digest)
-      return undefined
+    const drop = this.#remover(digest)
+    const tree = chain === '' ? undefined : identityOf(store.place(chain))
+    const aside = (): string | undefined => {
+      const isStill = (): boolean => identityOf(store.place(chain)) === tree
+      if (!isStill()) return existsSync(store.place(chain)) ? changed : undefined
+      return setAside(store, chain, isStill) ? undefined : 'a running container uses it'
     }
-    const aside = (): string | undefined =>
-      setAside(store, chain) ? undefined : 'a running container uses it'
     const isBroken = chain !== '' && store.isBroken(chain)
     if (isBroken) say('tree', 'damaged', 'its mark or its tree cannot be read', aside)
     const isThere = chain !== '' && !isBroken && store.layer(chain) !== undefined
