@@ -61,15 +61,15 @@ export interface Container {
   /**
    * Makes an image of it: its own image, and what was changed in its root file system as one layer on top. It is paused
    * meanwhile, if it has a cgroup of its own; what is mounted in it is left out. Its config is docker's: the image's, with
-   * what the container was started with, and `changes`. Rejects with ERR_NOT_RUNNING once it has ended, with
-   * ERR_UNSUPPORTED for a container of `{ rootfs }`.
+   * what the container was started with, and `changes`. Rejects with ERR_NOT_RUNNING once it has ended, or if it ends
+   * meanwhile and is not read five seconds later; with ERR_UNSUPPORTED for a container of `{ rootfs }`.
    */
   commit(options?: CommitOptions): Promise<ImageInfo>
   /**
    * Writes its root file system, without what is mounted in it, as a tar archive for `import`: to a file, written aside and
    * renamed, or to a stream, which is ended. It is not paused: a file that shrinks while it is read is filled with zeros.
-   * Rejects with ERR_NOT_RUNNING once it has ended, with ERR_UNSUPPORTED for `{ rootfs: '/' }`: what is masked there would
-   * be in the archive.
+   * Rejects with ERR_NOT_RUNNING as `commit` does, with ERR_UNSUPPORTED for `{ rootfs: '/' }`: what is masked there would
+   * be in the archive; and for one that has mounted something over its root.
    */
   export(target: string | Writable, options?: ExportOptions): Promise<void>
   /**

@@ -10,14 +10,16 @@ use caisson_core::cgroup;
 use caisson_core::channel::{PAUSE_MUST, PAUSE_NOT};
 use caisson_core::idmap::IdMap;
 use caisson_core::{At, Code, Error, Result, Stage};
+use caisson_sys::file::{open, openat2};
 use caisson_sys::process::{self, namespace};
 use caisson_sys::{Cwd, Fd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
-use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -56,6 +58,20 @@ fn write_layer(upper: &Path, directory: &Fd, group: Option<&Fd>, packing: &Packi
     archive::pack_layer(&private_view(Cwd, &path)?, directory, packing)
 }
 
+/// Whether what is mounted at our root is its file system from the root on: the fourth field of mountinfo (proc(5)).
+fn is_whole_root(own: &Fd) -> io::Result<bool> {
+    let table = openat2(own, c"mountinfo", open::RDONLY, 0, 0)
+        .map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;
+    for line in BufReader::new(File::from(OwnedFd::from(table))).split(b'\n') {
+        let line = line?;
+        let mut fields = line.split(|byte| *byte == b' ').skip(3);
+        if let (Some(root), Some(b"/")) = (fields.next(), fields.next()) {
+            return Ok(root == b"/");
+        }
+    }
+    Ok(false)
+}
+
 /// Writes the root file system of the container whose first process this is.
 fn write_root(first: &Fd, new: u64, target: Fd, packing: &Packing) -> Result<()> {
     // A reader that leaves is an error, not our end.
@@ -70,11 +86,14 @@ fn write_root(first: &Fd, new: u64, target: Fd, packing: &Packing) -> Result<()>
             "the container has no mounts of its own",
         ));
     }
+    let own =
+        openat2(Cwd, c"/proc/self", open::PATH | open::DIRECTORY, 0, 0).at(Stage::PACK, "/proc/self")?;
     // With the namespace comes its root: what is mounted below that stays behind.
     process::setns(first, namespace::MOUNT).at(Stage::PACK, "setns")?;
     let root = private_view(Cwd, c"/")?;
-    // What is mounted over the root is what is found there: every root that is made here is an overlay.
-    if fstatfs(&root).at(Stage::PACK, "/")?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
+    // What is mounted over the root is what is found there: every root that is made here is an overlay, and whole.
+    let is_overlay = fstatfs(&root).at(Stage::PACK, "/")?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+    if !is_overlay || !is_whole_root(&own).at(Stage::PACK, "mountinfo")? {
         let message = "in the container something is mounted over its root file system";
         return Err(Error::new(Code::Unsupported, Stage::PACK, "/", message));
     }
