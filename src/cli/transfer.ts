@@ -5,6 +5,7 @@ import type { TransferDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
 import { helpText } from './help.ts'
+import { asFlag } from './named.ts'
 import { ProgressView } from './progress.ts'
 
 interface Asked {
@@ -16,13 +17,13 @@ interface Asked {
 }
 
 /** What was asked for; undefined where the help was. */
-function asked(
+async function asked(
   name: string,
   flags: readonly Flag<TransferDraft>[],
   [form, summary]: [string, string],
   words: readonly string[],
   root: string | undefined,
-): Asked | undefined {
+): Promise<Asked | undefined> {
   const draft: TransferDraft = { quiet: false, help: false }
   const [reference, more] = parseAnywhere(flags, words, draft)
   if (draft.help) {
@@ -36,10 +37,11 @@ function asked(
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
   const { storeLimit } = draft
-  const engine = new Engine({
+  const options = {
     ...(at !== undefined && { root: at }),
     ...(storeLimit !== undefined && { storeLimit }),
-  })
+  }
+  const engine = await asFlag('--store-limit', 'storeLimit', () => new Engine(options))
   return { reference, draft, engine, signal: over.signal }
 }
 
@@ -56,7 +58,7 @@ export function chosen({ platform, allPlatforms }: TransferDraft): {
 /** Pulls, and answers the exit code. */
 export async function pull(words: readonly string[], root: string | undefined): Promise<number> {
   const about: [string, string] = ['NAME[:TAG|@DIGEST]', 'Download an image from a registry.']
-  const wanted = asked('pull', pullFlags, about, words, root)
+  const wanted = await asked('pull', pullFlags, about, words, root)
   if (wanted === undefined) return 0
   const { reference, draft, engine, signal } = wanted
   const view = draft.quiet ? undefined : new ProgressView(process.stdout, 'pull')
@@ -82,7 +84,7 @@ export async function pull(words: readonly string[], root: string | undefined): 
 /** Pushes, and answers the exit code. */
 export async function push(words: readonly string[], root: string | undefined): Promise<number> {
   const about: [string, string] = ['NAME[:TAG]', 'Upload an image to a registry.']
-  const wanted = asked('push', pushFlags, about, words, root)
+  const wanted = await asked('push', pushFlags, about, words, root)
   if (wanted === undefined) return 0
   const { reference, draft, engine, signal } = wanted
   const view = draft.quiet ? undefined : new ProgressView(process.stdout, 'push')

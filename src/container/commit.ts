@@ -1,5 +1,6 @@
 /** A container that runs, made into an image. */
 import { CaissonError, refuse } from '../errors.ts'
+import { signalOf } from '../image/asked.ts'
 import type { Committed, CommittedAs, OwnConfig, PackLayer } from '../image/commit.ts'
 import type { ImageInfo } from '../image/info.ts'
 import { fullName, parseName } from '../image/reference.ts'
@@ -49,7 +50,6 @@ export interface Origin {
   masked: boolean
 }
 
-const never = new AbortController().signal
 const known = ['reference', 'author', 'message', 'changes', 'pause', 'signal']
 
 /** What of a run's options its image is to remember. */
@@ -70,6 +70,7 @@ export function ownConfig(command: readonly string[] | undefined, options: RunOp
 }
 
 function checked(given: CommitOptions): CommitOptions {
+  signalOf(given)
   const options = bare(given)
   for (const [name, value] of Object.entries(options)) {
     if (!known.includes(name)) throw refuse(name, 'unknown option')
@@ -91,7 +92,8 @@ export async function commitOver(
   put: CommitImage,
   given: CommitOptions = {},
 ): Promise<ImageInfo> {
-  const { reference, author, message, changes = [], pause, signal = never } = checked(given)
+  const { reference, author, message, changes = [], pause } = checked(given)
+  const signal = signalOf(given)
   const name = reference === undefined ? undefined : parseName(reference)
   if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
   if (digest === undefined || own === undefined) {

@@ -5,6 +5,7 @@ import { writeTo } from '../image/target.ts'
 import { native } from '../native.ts'
 import { ask } from './ask.ts'
 import type { Origin } from './commit.ts'
+import { signalOf } from '../image/asked.ts'
 import { bare } from './options.ts'
 import { opened } from './stdio.ts'
 import type { Connection } from './shim.ts'
@@ -15,8 +16,6 @@ export interface ExportOptions {
   /** Aborting it ends the export; of a file nothing is left. */
   signal?: AbortSignal
 }
-
-const never = new AbortController().signal
 
 /** The bytes, as they come; or why there are no more. */
 async function* archiveOf(
@@ -60,6 +59,7 @@ export async function exportOver(
   target: string | Writable,
   given: ExportOptions = {},
 ): Promise<void> {
+  const signal = signalOf(given)
   const options = bare(given)
   const other = Object.keys(options).find((name) => name !== 'signal')
   if (other !== undefined) throw refuse(other, 'unknown option')
@@ -67,7 +67,6 @@ export async function exportOver(
     typeof target === 'string' ? target === '' : typeof (target as Writable | undefined)?.write !== 'function'
   )
     throw refuse('target', 'is neither a path nor a stream')
-  const { signal = never } = options
   if (masked) {
     const why = 'the container is a view of this machine: what is masked in it would be in the archive'
     throw new CaissonError('ERR_UNSUPPORTED', `export: ${why}`, { subject: 'export' })

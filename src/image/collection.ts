@@ -2,6 +2,7 @@
 import type { Readable, Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
 import { limit } from '../state/sizes.ts'
+import { signalOf } from './asked.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
@@ -32,8 +33,6 @@ import type {
 } from './info.ts'
 import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
-
-const never = new AbortController().signal
 
 /** The images of one engine. */
 export class ImageCollection {
@@ -117,7 +116,8 @@ export class ImageCollection {
    */
   pull(reference: string, options: TransferOptions<PullProgress> = {}): Followed<ImageInfo, PullProgress> {
     return followed(async (tell) => {
-      const { signal = never, platform, allPlatforms, onProgress } = options
+      const signal = signalOf(options)
+      const { platform, allPlatforms, onProgress } = options
       const report = (progress: PullProgress): void => {
         onProgress?.(progress)
         tell(progress)
@@ -133,7 +133,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST, ERR_UNSUPPORTED: then no name moved.
    */
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
-    const { signal = never, platform, allPlatforms, onProgress: report } = options
+    const signal = signalOf(options)
+    const { platform, allPlatforms, onProgress: report } = options
     const ids = await this.#images.load(source, { signal, platform, allPlatforms, report })
     const loaded = await Promise.all(ids.map((id) => this.get(id)))
     await this.#settle(loaded.map(({ digest }) => digest))
@@ -145,7 +146,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_IMAGE_LIMIT; ERR_INVALID_OPTION for a name or a change that is none.
    */
   async import(source: string | Readable, options: ImportOptions = {}): Promise<ImageInfo> {
-    const { reference, changes = [], message = 'Imported from -', signal = never, platform } = options
+    const signal = signalOf(options)
+    const { reference, changes = [], message = 'Imported from -', platform } = options
     const name = reference === undefined ? undefined : parseName(reference)
     if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
     const as = { name: name && fullName(name), changes, message }
@@ -164,7 +166,8 @@ export class ImageCollection {
     target: string | Writable,
     options: SaveImageOptions = {},
   ): Promise<void> {
-    const { format = 'docker', platform, signal = never } = options
+    const signal = signalOf(options)
+    const { format = 'docker', platform } = options
     const asked = platform === undefined ? undefined : parsePlatform(platform)
     if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
     const { partsOf, save } = await import('./save.ts')
@@ -193,7 +196,8 @@ export class ImageCollection {
   async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
     const { push } = await import('./push.ts')
     const name = parseName(reference)
-    const { signal = never, platform, onProgress: report } = options
+    const signal = signalOf(options)
+    const { platform, onProgress: report } = options
     const wanted = platform === undefined ? undefined : parsePlatform(platform)
     return push(this.#content, name, { signal, platform: wanted, report })
   }
@@ -288,7 +292,8 @@ export class ImageCollection {
     references: string | readonly string[] = [],
     options: VerifyOptions = {},
   ): Promise<VerifiedImage[]> {
-    const { signal = never, onProgress } = options
+    const signal = signalOf(options)
+    const { onProgress } = options
     const wanted = typeof references === 'string' ? [references] : references
     const { verify } = await import('./verify.ts')
     const verified = await verify(this.#images.context, wanted, signal, onProgress)
