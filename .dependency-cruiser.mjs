@@ -26,8 +26,8 @@ export default {
       to: { path: [...(from.endsWith('/') ? [from] : []), ...to, 'errors.ts'].map(place) },
     })),
     { from: { path: '^src/native\\.ts$' }, to: { path: '^index\\.js$' } },
-    // The end of the process is no matter of containers.
-    { from: { path: '^src/cli/quit\\.ts$' }, to: { path: '^src/native\\.ts$' } },
+    // The program's end and its terminal are no matter of containers.
+    { from: { path: '^src/cli/(quit|terminal)\\.ts$' }, to: { path: '^src/native\\.ts$' } },
     { from: { path: '^src/cli/' }, to: { path: ['^package\\.json$', '^node_modules/commander/'] } },
     { from: { path: '^bin/' }, to: { path: '^dist/cli\\.cjs$' } },
     { from: {}, to: { dependencyTypes: ['core'] } },

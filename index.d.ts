@@ -350,6 +350,12 @@ export interface PlanExtras {
  */
 export declare function randomId(): string
 
+/**
+ * Lets a terminal at stdin pass output on as it is. Node's raw mode does not: it still makes CR LF of each LF, which the
+ * container's own terminal did already, and LF alone means down. Node's way back undoes this, too.
+ */
+export declare function rawOutput(): void
+
 /** The descriptor that a shim has sent, held; -1 if there is none. The socket stays the caller's. */
 export declare function receiveDescriptor(socket: number): number
 

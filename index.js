@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, exit, hear, isTerminal, lock, pipe, randomId, receiveDescriptor, releaseDescriptor, sha256, unlock, wayBack, widen } = nativeBinding
+const { Plan, Shim, boundingSet, canBeHandedIn, closeDescriptor, drain, exit, hear, isTerminal, lock, pipe, randomId, rawOutput, receiveDescriptor, releaseDescriptor, sha256, unlock, wayBack, widen } = nativeBinding
 export { Plan }
 export { Shim }
 export { boundingSet }
@@ -786,6 +786,7 @@ export { isTerminal }
 export { lock }
 export { pipe }
 export { randomId }
+export { rawOutput }
 export { receiveDescriptor }
 export { releaseDescriptor }
 export { sha256 }

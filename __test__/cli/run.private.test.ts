@@ -242,6 +242,18 @@ test('a terminal: a shell with job control, its size, ^C, and the exit code', as
   t.true(stdout.endsWith('|5'), stdout)
 })
 
+test('a terminal: what a program writes reaches the user’s as it is, which is as before afterwards', async (t) => {
+  const { dir, root } = await scene(t)
+  writeFileSync(join(dir, 'driver.py'), driver)
+  const script = 'echo up$((0)); read x; stty -opost; printf "ab\\ncd\\n."'
+  const caisson = [process.execPath, main, '--root', root, 'run', '-it', '--rootfs', rootfs]
+  const outer = ['sh', '-c', '"$@"; stty -a', 'sh', ...caisson, 'sh', '-c', script]
+  const steps = JSON.stringify([['up0', 'x\r']])
+  const { stdout } = spawnSync('python3', [join(dir, 'driver.py'), steps, ...outer], { encoding: 'utf8' })
+  t.true(stdout.includes('ab\ncd\n.'), stdout)
+  t.regex(stdout, /\nopost [^]*\nisig icanon /)
+})
+
 test('info and version', async (t) => {
   const { caisson } = await cli(t)
   const facts = JSON.parse(caisson(['info', '--format', 'json']).stdout) as {

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import test from 'ava'
@@ -103,6 +104,48 @@ test('a stopped world: it is frozen while it is read, and goes on', async (t) =>
     t.false(isFrozen())
   } else await t.throwsAsync(container.commit({ pause: true }), { code: 'ERR_ISOLATION', message: /cgroup/ })
   t.is((await container.exec(['echo', 'alive'])).stdout, 'alive\n')
+})
+
+test('what it mounts over its own root is not taken for it', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  await importBase(one, directory)
+  const script = 'mkdir /m && mount -t tmpfs m /m && echo hidden >/m/x && mount --bind /m / && echo done'
+  const container = await changed(one, 'base', script, { capAdd: ['SYS_ADMIN'] })
+  await t.throwsAsync(container.export(join(directory, 'x.tar')), {
+    code: 'ERR_UNSUPPORTED',
+    message: /in the container something is mounted over its root file system/,
+  })
+  t.false(existsSync(join(directory, 'x.tar')))
+})
+
+test('its end waits some seconds for who reads it, and no longer', async (t) => {
+  const directory = scratch(t)
+  const one = engine(t, directory)
+  await importBase(one, directory)
+  const script = 'dd if=/dev/urandom of=/large bs=1M count=24 2>/dev/null; echo done'
+  const container = await changed(one, 'base', script)
+  const written: number[] = []
+  let goOn = (): void => {}
+  const stuck = new Writable({
+    write: (chunk: Buffer, _, next) => {
+      if (written.push(chunk.length) === 1) goOn = next
+      else next()
+    },
+  })
+  const exported = t.throwsAsync(container.export(stuck), {
+    code: 'ERR_NOT_RUNNING',
+    message: /the container has ended, and its files were not read to their end in time/,
+  })
+  while (written.length === 0) await sleep(5)
+  const begun = Date.now()
+  await container.stop({ timeout: 0 })
+  await container.wait()
+  const waited = Date.now() - begun
+  t.true(waited > 3000 && waited < 9000, `${waited} ms`)
+  goOn()
+  await exported
+  t.true(written.reduce((sum, bytes) => sum + bytes, 0) < 24 << 20)
 })
 
 test('its config is docker’s: of the image, of the start, of the changes', async (t) => {

@@ -1,4 +1,5 @@
 /** A promise whose progress can be followed. */
+import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { followed } from '../../src/image/followed.ts'
@@ -46,4 +47,17 @@ test('who leaves the loop leaves the work', async (t) => {
     break
   }
   t.is(await work, 'done')
+})
+
+test('a failure that nobody waits for is an unhandled rejection; one that somebody iterates is not', (t) => {
+  const source = new URL('../../src/image/followed.ts', import.meta.url).href
+  const end = (how: string): string => {
+    const script = `
+      const { followed } = await import('${source}')
+      const work = followed(async () => { await 0; throw new Error('no') })
+      ${how}`
+    return spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stderr
+  }
+  t.regex(end(''), /Error: no/)
+  t.is(end('try { for await (const step of work) continue } catch {}'), '')
 })

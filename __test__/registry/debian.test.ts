@@ -82,6 +82,15 @@ test('plain: push in one request and in chunks, pull, mount, list', async (t) =>
     t.deepEqual(await registry.referrers('some/image', image.digest), [])
   }
   t.deepEqual((await registry.tags('some/image')).toSorted(), ['chunks', 'whole'])
+  // This registry has no list of what refers to an image, and shows an index only to who says that he takes one.
+  const subject = await pushed(registry, 'some/image', 'subject', undefined)
+  const mediaType = 'application/vnd.oci.image.index.v1+json'
+  const described = { mediaType: manifestType, digest: subject.digest, size: subject.bytes.length }
+  const manifests = [{ ...described, artifactType: 'a/signature' }]
+  const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, manifests }))
+  await registry.putManifest('some/image', subject.digest.replace(':', '-'), index, mediaType)
+  const [found] = await registry.referrers('some/image', subject.digest)
+  t.is(found?.artifactType, 'a/signature')
   // What is not there to mount is uploaded, in the session that the registry began.
   const blob = blobOf(randomBytes(1000))
   t.false(await registry.mount('third/image', blob.digest, 'some/image'))

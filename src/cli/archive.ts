@@ -3,20 +3,13 @@ import { Engine } from '../index.ts'
 import { importFlags, loadFlags, saveFlags } from './flags/images.ts'
 import type { ImportDraft, LoadDraft, SaveDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
+import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
 import { chosen } from './transfer.ts'
 
 function engineAt(root: string | undefined): Engine {
   return new Engine(root === undefined ? {} : { root })
-}
-
-/** Aborted by ^C: then nothing of it stays. */
-export function interrupted(name: string): AbortSignal {
-  const over = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
-  return over.signal
 }
 
 /** Loads the images of an archive, and answers the exit code. */
@@ -63,6 +56,8 @@ export async function save(words: readonly string[], root: string | undefined): 
     return 0
   }
   if (refs.length === 0) throw new WordError("'caisson save' requires at least 1 argument")
+  if (draft.output === undefined && draft.format === 'oci-dir')
+    throw new WordError('--format oci-dir needs --output DIRECTORY')
   if (draft.output === undefined && process.stdout.isTTY)
     throw new WordError('cowardly refusing to save to a terminal. Use the -o flag or redirect')
   await engineAt(draft.root ?? root).images.save(refs, draft.output ?? process.stdout, {

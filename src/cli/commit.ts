@@ -1,6 +1,6 @@
 /** `caisson commit` and `caisson export`: what a container's files become. */
 import { Engine } from '../index.ts'
-import { interrupted } from './archive.ts'
+import { interrupted } from './interrupted.ts'
 import { commitFlags, exportFlags } from './flags/containers.ts'
 import type { CommitDraft, ExportDraft } from './flags/containers.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'

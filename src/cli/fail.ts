@@ -1,11 +1,16 @@
 /** An error to one line and docker's exit codes. */
 import { CaissonError } from '../index.ts'
 import { WordError } from './flags/words.ts'
+import { Interrupted } from './interrupted.ts'
 
 /** Prints why a command failed, and answers the exit code. `command` is where the help is. */
 export function fail(error: unknown, command: string): number {
   const line = (error instanceof Error ? error.message : String(error)).replaceAll(/\p{Cc}/gu, ' ')
   const more = `\n\nRun 'caisson ${command}--help' for more information`
+  if (error instanceof Interrupted) {
+    process.stderr.write(`caisson: ${line}\n`)
+    return error.exitCode
+  }
   if (error instanceof WordError) {
     process.stderr.write(`caisson: ${line}${more}\n`)
     return 125

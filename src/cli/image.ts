@@ -7,6 +7,7 @@ import { factsFlags, historyFlags, pruneFlags, rmiFlags, verifyFlags } from './f
 import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
 import { common } from './flags/containers.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
+import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { images } from './images.ts'
 import { asFlag } from './named.ts'
@@ -164,7 +165,10 @@ async function prune(words: readonly string[], root: string | undefined): Promis
   }
   if (more !== undefined) throw new WordError('"caisson image prune" accepts no arguments')
   const what = draft.all ? 'all images that no running container uses' : 'all dangling images'
-  if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}.`))) return 0
+  const also = draft.blobs
+    ? ', and the compressed blobs of what is unpacked: push and save of these images need a pull first, which needs a registry that has them'
+    : ''
+  if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}${also}.`))) return 0
   const { all, blobs, keepStorage } = draft
   const { untagged, deleted, reclaimed, damaged } = await asFlag('--keep-storage', 'keepStorage', () =>
     engineAt(draft.root ?? root).images.prune({
@@ -189,12 +193,9 @@ async function verify(words: readonly string[], root: string | undefined): Promi
     process.stdout.write(helpText('caisson image verify [OPTIONS] [IMAGE...]', summary, verifyFlags))
     return 0
   }
-  const over = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => over.abort(new WordError(`verify was ended by ${signal}`)))
   const { format: form } = draft
   const found = await engineAt(draft.root ?? root).images.verify(refs, {
-    signal: over.signal,
+    signal: interrupted('verify'),
     onProgress: (one) =>
       void process.stdout.write(form === undefined ? verified(one) : format({ ...one }, form)),
   })

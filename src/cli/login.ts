@@ -4,6 +4,7 @@ import { login as logIn, logout as logOut } from '../index.ts'
 import { loginFlags, logoutFlags } from './flags/images.ts'
 import type { LoginDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
+import { Interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 
 /** Asks for a line; what is typed for a secret is not shown. */
@@ -21,7 +22,7 @@ async function ask(question: string, secret: boolean): Promise<string> {
   try {
     return await new Promise<string>((resolve, reject) => {
       lines.once('line', resolve)
-      lines.once('close', () => reject(new WordError('login was ended')))
+      lines.once('close', () => reject(new Interrupted('login', 'SIGINT')))
       lines.once('SIGINT', () => reject(new WordError('login was ended')))
     })
   } finally {

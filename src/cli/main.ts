@@ -36,7 +36,8 @@ async function usage(): Promise<string> {
 /** They hand their stdout on, mostly without a use of it here: to open it takes 2 ms. */
 const handing: ReadonlySet<string> = new Set(['run', 'exec'])
 
-async function main(): Promise<number> {
+/** The exit code, and whether it is one of what was printed. */
+async function main(): Promise<[number, boolean]> {
   let name = ''
   let prints = true
   let code: number
@@ -60,10 +61,11 @@ async function main(): Promise<number> {
     const { fail } = await import('./fail.ts')
     code = fail(error, name)
   }
-  return prints ? afterOutput(code) : code
+  return [code, prints]
 }
 
 // Not awaited at the top: the bundle is CommonJS.
 void (async () => {
-  quit(await main())
+  const [code, prints] = await main()
+  await quit(code, prints ? afterOutput : undefined)
 })()

@@ -1,7 +1,11 @@
 /** Standard output that takes no more: a full disk, a reader that has gone. */
 import { quit } from './quit.ts'
 
+let isTold = false
+
 function lost(error: Error): number {
+  if (isTold) return 1
+  isTold = true
   process.stderr.write(`caisson: standard output: ${error.message.replaceAll(/\p{Cc}/gu, ' ')}\n`)
   return 1
 }
@@ -10,7 +14,7 @@ function lost(error: Error): number {
 export function watchOutput(): void {
   const { stdout } = process
   stdout.on('error', (error: Error) => {
-    if (stdout.listenerCount('error') === 1) quit(lost(error))
+    if (stdout.listenerCount('error') === 1) void quit(lost(error))
   })
 }
 

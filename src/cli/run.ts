@@ -38,13 +38,13 @@ function options(draft: RunDraft): RunOptions {
   }
 }
 
-/** Shows a pull, if there is one, on stderr; what shows it is loaded only then. */
-function pullView(image: string | { rootfs: string }): (progress: PullProgress) => void {
+/** Shows a pull, if there is one, on stderr; what shows it is loaded only then. `missing`: why there is one. */
+function pullView(image: string | { rootfs: string }, missing: boolean): (progress: PullProgress) => void {
   const name = typeof image === 'string' ? image : image.rootfs
   let view: Promise<ProgressView> | undefined
   return (progress) => {
     view ??= (async () => {
-      process.stderr.write(`Unable to find image '${name}' locally\n`)
+      if (missing) process.stderr.write(`Unable to find image '${name}' locally\n`)
       const { ProgressView: View } = await import('./progress.ts')
       return new View(process.stderr, 'pull')
     })()
@@ -96,7 +96,10 @@ export async function run(words: readonly string[], root: string | undefined): P
     }
   }
   const idFile = draft.cidfile === undefined ? undefined : openIdFile(draft.cidfile)
-  const watched = { ...options(draft), ...(!draft.quiet && { onProgress: pullView(image) }) }
+  const watched = {
+    ...options(draft),
+    ...(!draft.quiet && { onProgress: pullView(image, draft.options.pull !== 'always') }),
+  }
   const child = engine.run(image, rest.length > 0 ? rest : undefined, watched)
   proxySignals(child)
   const leave = tty ? join(child, draft.interactive) : undefined

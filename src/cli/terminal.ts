@@ -1,5 +1,6 @@
 /** The user's terminal while a container has one of its own: raw, its bytes passed on, and always given back. */
 import type { ProcessPromise } from '../index.ts'
+import { loadedAddon } from '../native.ts'
 
 /** The size of the user's terminal, where there is one. */
 export function windowSize(): { columns: number; rows: number } | undefined {
@@ -22,7 +23,10 @@ export function join(child: ProcessPromise, interactive: boolean): () => void {
   }
   stdout.on('resize', resize)
   if (interactive) {
-    if (stdin.isTTY) stdin.setRawMode(true)
+    if (stdin.isTTY) {
+      stdin.setRawMode(true)
+      loadedAddon()?.rawOutput()
+    }
     if (child.stdin !== null) stdin.pipe(child.stdin)
   }
   return () => {

@@ -4,6 +4,7 @@ import { pullFlags, pushFlags } from './flags/images.ts'
 import type { TransferDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
+import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { asFlag } from './named.ts'
 import { ProgressView } from './progress.ts'
@@ -33,16 +34,13 @@ async function asked(
   if (reference === undefined || more !== undefined)
     throw new WordError(`'caisson ${name}' requires exactly 1 argument`)
   const at = draft.root ?? root
-  const over = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => over.abort(new WordError(`${name} was ended by ${signal}`)))
   const { storeLimit } = draft
   const options = {
     ...(at !== undefined && { root: at }),
     ...(storeLimit !== undefined && { storeLimit }),
   }
   const engine = await asFlag('--store-limit', 'storeLimit', () => new Engine(options))
-  return { reference, draft, engine, signal: over.signal }
+  return { reference, draft, engine, signal: interrupted(name) }
 }
 
 /** Which platforms. */

@@ -1,12 +1,11 @@
 /** The root file system of a container that runs, as an archive. */
 import type { Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
+import { given } from '../image/given.ts'
 import { writeTo } from '../image/target.ts'
 import { native } from '../native.ts'
 import { ask } from './ask.ts'
 import type { Origin } from './commit.ts'
-import { signalOf } from '../image/asked.ts'
-import { bare } from './options.ts'
 import { opened } from './stdio.ts'
 import type { Connection } from './shim.ts'
 import { streams } from './streams.ts'
@@ -16,6 +15,8 @@ export interface ExportOptions {
   /** Aborting it ends the export; of a file nothing is left. */
   signal?: AbortSignal
 }
+
+const never = new AbortController().signal
 
 /** The bytes, as they come; or why there are no more. */
 async function* archiveOf(
@@ -57,12 +58,9 @@ export async function exportOver(
   container: number,
   { masked }: Origin,
   target: string | Writable,
-  given: ExportOptions = {},
+  asked: ExportOptions = {},
 ): Promise<void> {
-  const signal = signalOf(given)
-  const options = bare(given)
-  const other = Object.keys(options).find((name) => name !== 'signal')
-  if (other !== undefined) throw refuse(other, 'unknown option')
+  const { signal = never } = given(asked, 'signal')
   if (
     typeof target === 'string' ? target === '' : typeof (target as Writable | undefined)?.write !== 'function'
   )

@@ -2,13 +2,13 @@
 import type { Readable, Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
 import { limit } from '../state/sizes.ts'
-import { signalOf } from './asked.ts'
 import { collect, isPostponed } from './collect.ts'
 import type { Collected, CollectOptions } from './collect.ts'
 import type { Content, Entry } from './content.ts'
 import { describe, historyOf, unreadable } from './described.ts'
 import { followed } from './followed.ts'
 import type { Followed } from './followed.ts'
+import { given } from './given.ts'
 import type { Images } from './images.ts'
 import { parsePlatform } from './manifest.ts'
 import { findImage, nameMeant, noSuchImage, readImages } from './known.ts'
@@ -33,6 +33,8 @@ import type {
 } from './info.ts'
 import type { SavedImage } from './save.ts'
 import type { ImageStore } from './store.ts'
+
+const never = new AbortController().signal
 
 /** The images of one engine. */
 export class ImageCollection {
@@ -116,8 +118,8 @@ export class ImageCollection {
    */
   pull(reference: string, options: TransferOptions<PullProgress> = {}): Followed<ImageInfo, PullProgress> {
     return followed(async (tell) => {
-      const signal = signalOf(options)
-      const { platform, allPlatforms, onProgress } = options
+      const taken = given(options, 'signal', 'platform', 'allPlatforms', 'onProgress')
+      const { signal = never, platform, allPlatforms, onProgress } = taken
       const report = (progress: PullProgress): void => {
         onProgress?.(progress)
         tell(progress)
@@ -133,8 +135,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_INVALID_IMAGE, ERR_IMAGE_LIMIT, ERR_DIGEST, ERR_UNSUPPORTED: then no name moved.
    */
   async load(source: string | Readable, options: TransferOptions<LoadProgress> = {}): Promise<ImageInfo[]> {
-    const signal = signalOf(options)
-    const { platform, allPlatforms, onProgress: report } = options
+    const taken = given(options, 'signal', 'platform', 'allPlatforms', 'onProgress')
+    const { signal = never, platform, allPlatforms, onProgress: report } = taken
     const ids = await this.#images.load(source, { signal, platform, allPlatforms, report })
     const loaded = await Promise.all(ids.map((id) => this.get(id)))
     await this.#settle(loaded.map(({ digest }) => digest))
@@ -146,8 +148,8 @@ export class ImageCollection {
    * @throws CaissonError ERR_ARCHIVE, ERR_IMAGE_LIMIT; ERR_INVALID_OPTION for a name or a change that is none.
    */
   async import(source: string | Readable, options: ImportOptions = {}): Promise<ImageInfo> {
-    const signal = signalOf(options)
-    const { reference, changes = [], message = 'Imported from -', platform } = options
+    const taken = given(options, 'reference', 'changes', 'message', 'signal', 'platform')
+    const { reference, changes = [], message = 'Imported from -', signal = never, platform } = taken
     const name = reference === undefined ? undefined : parseName(reference)
     if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
     const as = { name: name && fullName(name), changes, message }
@@ -166,10 +168,10 @@ export class ImageCollection {
     target: string | Writable,
     options: SaveImageOptions = {},
   ): Promise<void> {
-    const signal = signalOf(options)
-    const { format = 'docker', platform } = options
+    const { format = 'docker', platform, signal = never } = given(options, 'format', 'platform', 'signal')
     const asked = platform === undefined ? undefined : parsePlatform(platform)
-    if (!['docker', 'oci'].includes(format)) throw refuse('format', "is neither 'docker' nor 'oci'")
+    if (!['docker', 'oci', 'oci-dir'].includes(format))
+      throw refuse('format', "is none of 'docker', 'oci', 'oci-dir'")
     const { partsOf, save } = await import('./save.ts')
     const images = new Map<string, SavedImage>()
     const wanted = typeof references === 'string' ? [references] : references
@@ -196,8 +198,11 @@ export class ImageCollection {
   async push(reference: string, options: TransferOptions<PushProgress> = {}): Promise<string> {
     const { push } = await import('./push.ts')
     const name = parseName(reference)
-    const signal = signalOf(options)
-    const { platform, onProgress: report } = options
+    const {
+      signal = never,
+      platform,
+      onProgress: report,
+    } = given(options, 'signal', 'platform', 'allPlatforms', 'onProgress')
     const wanted = platform === undefined ? undefined : parsePlatform(platform)
     return push(this.#content, name, { signal, platform: wanted, report })
   }
@@ -207,7 +212,8 @@ export class ImageCollection {
    * `force` is given.
    * @throws CaissonError ERR_IMAGE_IN_USE where a container runs, or an id has several names.
    */
-  async remove(reference: string, { force = false }: { force?: boolean } = {}): Promise<Removed> {
+  async remove(reference: string, options: { force?: boolean } = {}): Promise<Removed> {
+    const { force = false } = given(options, 'force')
     const byName = nameMeant(this.#content, reference)
     const damaged = readImages(this.#content).damaged.find(
       ({ name }) => name !== undefined && name === byName,
@@ -257,7 +263,7 @@ export class ImageCollection {
    * blobs of what is unpacked.
    */
   async prune(options: PruneOptions = {}): Promise<PrunedImages> {
-    const { all = false, blobs = false, keepStorage } = options
+    const { all = false, blobs = false, keepStorage } = given(options, 'all', 'blobs', 'keepStorage')
     const { prune, shrink } = await import('./prune.ts')
     if (keepStorage !== undefined && blobs) throw refuse('keepStorage', 'is not for blobs alone')
     const { untagged, deleted, collected } =
@@ -292,8 +298,7 @@ export class ImageCollection {
     references: string | readonly string[] = [],
     options: VerifyOptions = {},
   ): Promise<VerifiedImage[]> {
-    const signal = signalOf(options)
-    const { onProgress } = options
+    const { signal = never, onProgress } = given(options, 'signal', 'onProgress')
     const wanted = typeof references === 'string' ? [references] : references
     const { verify } = await import('./verify.ts')
     const verified = await verify(this.#images.context, wanted, signal, onProgress)

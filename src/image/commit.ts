@@ -7,11 +7,11 @@ import type { ArchivedImage, ArchivedLayer } from './archive.ts'
 import { changed } from './changes.ts'
 import type { ChangedConfig } from './changes.ts'
 import { parseConfig, stepsOf } from './config.ts'
-import { field, invalid, object, parse } from './document.ts'
+import { field, invalid, object, parse, tooLarge } from './document.ts'
 import type { Fields } from './document.ts'
 import { settle } from './load.ts'
 import type { LoadContext } from './load.ts'
-import { mostManifestBytes, parseManifest } from './manifest.ts'
+import { mostLayers, mostManifestBytes, parseManifest } from './manifest.ts'
 import type { Manifest } from './manifest.ts'
 import { Spool } from './spool.ts'
 
@@ -174,6 +174,8 @@ export async function commit(
     const base = baseOf(context, container.digest)
     checkBlobs(context, base)
     // What is refused is refused before anything is written.
+    if (base.manifest.layers.length >= mostLayers)
+      throw tooLarge(`image ${container.digest}`, `has ${mostLayers} layers, and there may be no more`)
     configOf(base, documentOf(base, container, as, container.digest))
     const packed = (_: number, directory: number, ended: AbortSignal): Promise<void> => pack(directory, ended)
     const spool = await Spool.read(context.root, -1, packed, signal)

@@ -45,18 +45,23 @@ export function followed<Value, Progress>(
   work: (tell: (step: Progress) => void) => Promise<Value>,
 ): Followed<Value, Progress> {
   const followers = new Set<Steps<Progress>>()
-  const promise = work((step) => {
-    for (const steps of followers) steps.add(step)
-  })
   let settled = false
-  const settle = (): void => {
-    settled = true
-    for (const steps of followers) steps.end()
-  }
-  promise.then(settle, settle)
+  // Nothing hangs on this promise: a failure that nobody waits for is an unhandled rejection.
+  const promise = (async () => {
+    try {
+      return await work((step) => {
+        for (const steps of followers) steps.add(step)
+      })
+    } finally {
+      settled = true
+      for (const steps of followers) steps.end()
+    }
+  })()
   return Object.assign(promise, {
     [Symbol.asyncIterator](): AsyncGenerator<Progress, void, undefined> {
       const steps = new Steps<Progress>()
+      // The loop throws it, at its end.
+      promise.catch(() => undefined)
       if (settled) steps.end()
       followers.add(steps)
       return steps.follow(promise, () => followers.delete(steps))

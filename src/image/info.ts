@@ -91,7 +91,10 @@ export interface TransferOptions<Progress> {
 
 /** How images are saved. */
 export interface SaveImageOptions {
-  /** `oci` leaves out what only docker's own reader needs. Default `docker`, which is read as both. */
+  /**
+   * `oci` leaves out what only docker's own reader needs; `oci-dir` is no archive but a layout, the target its directory,
+   * which may be one already. Default `docker`, which is read as both.
+   */
   format?: ArchiveFormat
   /** The one platform to save, `OS/ARCH[/VARIANT]`. Default: all that the image was pulled or loaded with. */
   platform?: string

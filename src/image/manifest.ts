@@ -7,8 +7,8 @@ import type { Fields } from './document.ts'
 export const mostManifestBytes: number = 4 << 20
 /** The most bytes of an image's config. */
 export const mostConfigBytes: number = 8 << 20
-const mostLayers = 127
-const mostManifests = 10_000
+export const mostLayers = 127
+export const mostManifests = 10_000
 
 /** A blob: its type, its name, its exact size. */
 export interface Descriptor {

@@ -123,7 +123,8 @@ class Pull {
     const { signal, report } = this.#options
     const unchanged = await this.#unchanged()
     if (unchanged !== undefined) {
-      report?.({ kind: 'complete', digest: unchanged.digest, changed: false })
+      const served = content.entry(fullName(this.#reference))?.served
+      report?.({ kind: 'complete', digest: served ?? unchanged.digest, changed: false })
       return unchanged
     }
     // From here on until it has a name, nobody takes away what it builds on.

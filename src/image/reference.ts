@@ -83,6 +83,10 @@ function split(name: string): { domain: string; path: string } {
  * @throws CaissonError ERR_INVALID_OPTION for a malformed one.
  */
 export function parseName(reference: string): RegistryReference {
+  // A program in JavaScript may give anything.
+  const value: unknown = reference
+  if (typeof value !== 'string')
+    throw refuse(String(value), `a value of type string is wanted, not ${typeof value}`)
   const at = reference.indexOf('@')
   const digest = at === -1 ? undefined : reference.slice(at + 1)
   const named = at === -1 ? reference : reference.slice(0, at)

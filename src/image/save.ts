@@ -4,7 +4,7 @@
  */
 import { createReadStream } from 'node:fs'
 import type { Writable } from 'node:stream'
-import { CaissonError } from '../errors.ts'
+import { CaissonError, refuse } from '../errors.ts'
 import type { Content } from './content.ts'
 import type { Known } from './known.ts'
 import { isIndex } from './manifest.ts'
@@ -15,8 +15,8 @@ import { tar } from './tar.ts'
 import type { TarEntry } from './tar.ts'
 import { writeTo } from './target.ts'
 
-/** What an archive can be read as: by docker too, or as an OCI layout alone. */
-export type ArchiveFormat = 'docker' | 'oci'
+/** What is written: an archive for docker too, or of an OCI layout alone; or a layout itself, into a directory. */
+export type ArchiveFormat = 'docker' | 'oci' | 'oci-dir'
 
 /** An image to be saved. */
 export interface SavedImage {
@@ -84,7 +84,7 @@ function document(name: string, value: object): TarEntry {
 }
 
 /** The index of the layout: an entry a name. */
-function index(images: readonly SavedImage[]): object {
+function index(images: readonly SavedImage[]): { manifests: object[] } & Record<string, unknown> {
   const manifests = images.flatMap(({ descriptor: { mediaType, digest, size }, names }) => {
     const entry = { mediaType, digest, size }
     if (names.length === 0) return [entry]
@@ -122,7 +122,7 @@ function entries(content: Content, images: readonly SavedImage[], format: Archiv
   return all.toSorted((one, other) => (one.name < other.name ? -1 : 1))
 }
 
-/** Saves images to a file, or to a stream, which is ended then. */
+/** Saves images to a file, or to a stream, which is ended then; or into a directory. */
 export async function save(
   content: Content,
   images: readonly SavedImage[],
@@ -132,7 +132,13 @@ export async function save(
   signal.throwIfAborted()
   const kept = await content.keep(signal)
   try {
-    await writeTo(target, tar(entries(content, images, format)), signal)
+    if (format !== 'oci-dir') await writeTo(target, tar(entries(content, images, format)), signal)
+    else if (typeof target !== 'string') throw refuse('target', 'a directory is wanted for oci-dir')
+    else {
+      const { writeLayout } = await import('./write-layout.ts')
+      const parts = { manifests: index(images).manifests, blobs: blobsOf(content, images) }
+      await writeLayout(content, target, parts, signal)
+    }
   } catch (error) {
     signal.throwIfAborted()
     throw error

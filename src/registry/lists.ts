@@ -13,6 +13,9 @@ import { retrying } from './retry.ts'
 import type { Secrets } from './said.ts'
 import type { Server } from './server.ts'
 
+/** What the list of what refers to a manifest is (OCI distribution spec, listing referrers). */
+const indexType = 'application/vnd.oci.image.index.v1+json'
+
 /** The registry itself, not its mirrors: what they list may be old. */
 export interface Upstream {
   host: string
@@ -45,7 +48,7 @@ async function* pages(
   { server, limits, secrets }: Upstream,
   first: string,
   about: About & { repository: string },
-  options: { wanted: readonly number[]; signal: AbortSignal | undefined },
+  options: { accept: string; wanted: readonly number[]; signal: AbortSignal | undefined },
 ): AsyncGenerator<{ fields: Fields; answer: Answer }> {
   const { signal, wanted } = options
   const scopes = [`repository:${about.repository}:pull`]
@@ -53,7 +56,9 @@ async function* pages(
   for (let count = 0; count < limits.pages; count += 1) {
     const asked: string | URL = path
     const { answer, bytes } = await retrying(limits, signal, async () => {
-      const got = await server.ask({ method: 'GET', path: asked, scopes, wanted, about, signal })
+      // Debian's registry answers 404 to who does not say that he takes an index.
+      const headers = { accept: options.accept }
+      const got = await server.ask({ method: 'GET', path: asked, headers, scopes, wanted, about, signal })
       try {
         return { answer: got, bytes: await readBody(got, limits.page, limits.document, signal) }
       } catch (error) {
@@ -65,7 +70,10 @@ async function* pages(
       const message = `${about.subject}: a page of its list is larger than ${limits.page} bytes`
       throw new CaissonError('ERR_IMAGE_LIMIT', message, details)
     }
-    yield { fields: parseObject(bytes) ?? {}, answer }
+    const fields = parseObject(bytes)
+    if (fields === undefined && answer.status === 200)
+      throw new CaissonError('ERR_REGISTRY', `${about.subject}: its list is not JSON`, details)
+    yield { fields: fields ?? {}, answer }
     const link = nextLink(answer.response.headersDistinct.link ?? [])
     if (link === undefined || answer.status !== 200) return
     path = server.lead(answer.url, link)
@@ -100,7 +108,11 @@ export async function listTags(
   }
   const tags: string[] = []
   const first = `${name}/tags/list${limit === undefined ? '' : `?n=${limit}`}`
-  for await (const { fields } of pages(upstream, first, about, { wanted: [200], signal })) {
+  for await (const { fields } of pages(upstream, first, about, {
+    accept: 'application/json',
+    wanted: [200],
+    signal,
+  })) {
     const listed = field(fields, 'tags') ?? []
     if (!Array.isArray(listed)) {
       throw new CaissonError('ERR_REGISTRY', `${subject}: ${host} lists no tags`, {
@@ -149,7 +161,7 @@ export async function listReferrers(
     action: 'pull',
   }
   const query = artifactType === undefined ? '' : `?artifactType=${encodeURIComponent(artifactType)}`
-  const options = { wanted: [200, 404], signal }
+  const options = { accept: `${indexType}, application/json`, wanted: [200, 404], signal }
   let found: Referrer[] = []
   for (const path of [`referrers/${digest}${query}`, `manifests/${digest.replace(':', '-')}`]) {
     let missing = false

@@ -25,6 +25,16 @@ export function tryLockDirectory(path: string): Lock | undefined | null {
   return number < 0 ? undefined : { release: () => addon.unlock(number) }
 }
 
+/** Takes a lock on a directory that is there, once it can be had. Rejects with the signal's reason. */
+export async function lockDirectory(path: string, signal: AbortSignal): Promise<Lock> {
+  for (;;) {
+    signal.throwIfAborted()
+    const taken = tryLockDirectory(path)
+    if (taken !== undefined && taken !== null) return taken
+    await sleep(looks.most, undefined, { signal })
+  }
+}
+
 /** Takes a lock once it can be had. Rejects with the signal's reason. */
 export async function lock(
   path: string,

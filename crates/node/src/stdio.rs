@@ -8,6 +8,7 @@ use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 /// `/dev/null`, in the words of the JavaScript side.
 const IGNORE: i32 = -1;
@@ -34,6 +35,17 @@ pub fn widen(pipe: i32) {
 #[must_use]
 pub fn is_terminal(number: i32) -> bool {
     number >= 0 && caisson_sys::ioctl::is_terminal(Number(number))
+}
+
+/// Lets a terminal at stdin pass output on as it is. Node's raw mode does not: it still makes CR LF of each LF, which the
+/// container's own terminal did already, and LF alone means down. Node's way back undoes this, too.
+#[napi(catch_unwind)]
+pub fn raw_output() {
+    let stdin = std::io::stdin();
+    if let Ok(mut mode) = tcgetattr(&stdin) {
+        mode.output_flags.remove(OutputFlags::OPOST);
+        let _ = tcsetattr(&stdin, SetArg::TCSADRAIN, &mode);
+    }
 }
 
 /// The most that [`drain`] reads at a time: what a pipe can hold (/proc/sys/fs/pipe-max-size).

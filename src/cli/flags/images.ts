@@ -77,23 +77,24 @@ export const loadFlags: readonly Flag<LoadDraft>[] = [
 export interface SaveDraft extends Common {
   output?: string
   platform?: string
-  format: 'docker' | 'oci'
+  format: 'docker' | 'oci' | 'oci-dir'
 }
 
 const archives: Readonly<Record<string, SaveDraft['format']>> = {
   'docker-archive': 'docker',
   'oci-archive': 'oci',
+  'oci-dir': 'oci-dir',
 }
 
 export const saveFlags: readonly Flag<SaveDraft>[] = [
   {
     long: 'format',
     value: 'string',
-    help: 'docker-archive, which is both (default), or oci-archive',
+    help: 'docker-archive, which is both (default), oci-archive, or oci-dir: a layout at the output directory',
     apply: (draft, value) => {
       const format = Object.hasOwn(archives, value) ? archives[value] : undefined
       if (format === undefined)
-        throw new WordError(`unknown format '${value}': docker-archive or oci-archive`)
+        throw new WordError(`unknown format '${value}': docker-archive, oci-archive or oci-dir`)
       draft.format = format
     },
   },

@@ -5,7 +5,7 @@
 //! `.wh.NAME`, an opaque directory holds `.wh..wh..opq`. A whole tree has none of them.
 //!
 //! Memory is bounded whatever the tree: names of the directories that are open and of links that are still to come are at
-//! most [`NAMES_BYTES`], a file is read in pieces.
+//! most [`NAMES_BYTES`], files with such links at most [`LINKED`], a file is read in pieces.
 
 use super::attributes::{self, OWNER, is_allowed};
 use super::found::{Found, find, pieces};
@@ -19,6 +19,7 @@ use super::{Limits, Owner, show, too_large};
 use crate::error::{At, Code, Error, Failure, Result, Stage};
 use caisson_sys::Fd;
 use caisson_sys::file::{open, openat2};
+use caisson_sys::process::limit;
 use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
 use nix::sys::uio::pread;
 use std::collections::HashMap;
@@ -29,6 +30,12 @@ use std::io::Write;
 const NAMES_BYTES: usize = 64 << 20;
 /// Bytes of a path in an archive, and so in one that we write (path.rs).
 const LONGEST_PATH: usize = 4096;
+/// Files that are held open since names of theirs are still to come; and descriptors that are left to all else, of which
+/// most are the directories above a file.
+const LINKED: u64 = 1 << 16;
+const OTHERS: u64 = MOST_COMPONENTS as u64 + 128;
+const RLIMIT_NOFILE: u32 = 7;
+
 /// What of a tree is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -52,7 +59,8 @@ pub struct Packing {
 }
 
 /// Writes the tree at `root` as a tar archive, from its root (`./`) on, names sorted. Sockets are left out. A file that
-/// shrinks while it is read is filled with zeros, of one that grows the beginning is written.
+/// shrinks while it is read is filled with zeros, of one that grows the beginning is written. A file with several names is
+/// held open until all were seen, as far as RLIMIT_NOFILE has room; beyond that its names are files of their own.
 ///
 /// # Errors
 /// [`Code::ImageLimit`] for more entries or bytes than `limits`, or names of more than 64 MiB at one time;
@@ -65,6 +73,7 @@ pub fn pack(root: &Fd, out: &mut impl Write, packing: &Packing) -> Result<()> {
         packing,
         path: Vec::new(),
         links: HashMap::new(),
+        linked: limit(RLIMIT_NOFILE).map_or(0, |(soft, _)| soft.saturating_sub(OTHERS).min(LINKED)),
         names: 0,
         entries: 0,
         bytes: 0,
@@ -89,6 +98,8 @@ struct Level {
 /// A file that has several names: the first one, and how many are still to come.
 struct Linked {
     name: Vec<u8>,
+    /// While it is open its inode's number is no other file's, even if all its names are removed.
+    _held: Fd,
     left: nix::libc::nlink_t,
 }
 
@@ -98,6 +109,8 @@ struct Packer<'a, W> {
     /// Of the entry in hand, from the root on, without a slash at its front.
     path: Vec<u8>,
     links: HashMap<(u64, u64), Linked>,
+    /// How many of them there may be.
+    linked: u64,
     /// Bytes of names that are held.
     names: usize,
     entries: u64,
@@ -178,10 +191,10 @@ impl<W: Write> Packer<'_, W> {
             Found::Gone => Ok(None),
             Found::Open(file, stat) if kind_of(&stat) == SFlag::S_IFDIR => Ok(Some((file, stat))),
             Found::Open(file, stat) => self.file(&file, &stat).map(|()| None),
-            Found::Link(stat, target) => {
+            Found::Link(link, stat, target) => {
                 let mut entry = self.entry(&stat, Kind::Symlink);
                 entry.target = target;
-                self.put_or_link(&stat, entry).map(|_| None)
+                self.put_or_link(&link, &stat, entry).map(|_| None)
             }
             Found::Node(stat) => self.node(&stat, name).map(|()| None),
         }
@@ -212,9 +225,9 @@ impl<W: Write> Packer<'_, W> {
         let mut entry = self.entry(stat, Kind::File);
         entry.size = u64::try_from(stat.st_size).unwrap_or(0);
         self.dress(file, &mut entry)?;
-        entry.sparse = pieces(file, stat);
+        entry.sparse = pieces(file, stat).map_err(|reason| self.refused(reason))?;
         let (size, sparse) = (entry.size, entry.sparse.clone());
-        if self.put_or_link(stat, entry)? {
+        if self.put_or_link(file, stat, entry)? {
             return Ok(());
         }
         let whole = [(0, size)];
@@ -296,10 +309,11 @@ impl<W: Write> Packer<'_, W> {
     }
 
     /// Writes an entry, or that it is one more name of what was written already; whether it was that.
-    fn put_or_link(&mut self, stat: &FileStat, mut entry: Entry) -> Result<bool> {
+    fn put_or_link(&mut self, file: &Fd, stat: &FileStat, mut entry: Entry) -> Result<bool> {
         let mut is_known = false;
         if stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
+            let has_room = (self.links.len() as u64) < self.linked;
             match self.links.get_mut(&key) {
                 Some(linked) => {
                     linked.left = linked.left.saturating_sub(1);
@@ -311,10 +325,13 @@ impl<W: Write> Packer<'_, W> {
                     (entry.kind, entry.size, entry.sparse) = (Kind::Link, 0, None);
                     is_known = true;
                 }
+                // Without a descriptor nothing says that what has this number later is this file.
                 None => {
-                    self.hold(cost(&entry.name))?;
-                    let linked = Linked { name: entry.name.clone(), left: stat.st_nlink - 1 };
-                    self.links.insert(key, linked);
+                    if let Some(held) = has_room.then(|| file.duplicate(3).ok()).flatten() {
+                        self.hold(cost(&entry.name))?;
+                        let name = entry.name.clone();
+                        self.links.insert(key, Linked { name, _held: held, left: stat.st_nlink - 1 });
+                    }
                 }
             }
         }

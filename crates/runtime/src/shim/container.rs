@@ -14,6 +14,8 @@ use nix::sys::epoll::Epoll;
 
 /// How often groups in which something is left are looked at.
 const SWEEP_NS: u64 = 1_000_000_000;
+/// How long those who read a container's files are waited for once it has ended.
+const READERS_NS: u64 = 5_000_000_000;
 
 #[derive(Debug)]
 enum Undoing {
@@ -38,6 +40,8 @@ pub(super) struct Container {
     /// How many read its files; how many of them have it stopped.
     readers: usize,
     pausers: usize,
+    /// Until when they are waited for, since it has ended.
+    readers_until: Option<u64>,
     /// Nobody removes its image before it is gone.
     layer: Option<Held>,
 }
@@ -81,6 +85,7 @@ impl Container {
             undoing: Undoing::NotYet,
             readers: 0,
             pausers: 0,
+            readers_until: None,
             layer,
         }
     }
@@ -169,12 +174,23 @@ impl Container {
         }
     }
 
+    /// Whether those who read it were waited for long enough; said once.
+    pub(super) fn is_read_too_long(&mut self, now: u64) -> bool {
+        let long = self.readers_until.is_some_and(|until| until <= now);
+        if long {
+            // They are killed, and their end is what is waited for now.
+            self.readers_until = Some(u64::MAX);
+        }
+        long
+    }
+
     fn ended(&mut self) -> &mut Ended {
         &mut self.command.ended
     }
 
     pub(super) fn undo(&mut self, launcher: &Launcher, patience: u64) {
         if self.readers > 0 && matches!(self.undoing, Undoing::NotYet) {
+            self.readers_until.get_or_insert_with(|| clock::now() + READERS_NS);
             return;
         }
         let since = match &self.undoing {
@@ -257,7 +273,7 @@ impl Container {
             Undoing::Removing { .. } | Undoing::Done => None,
             Undoing::NotYet => {
                 let sweep = (!self.stale.is_empty()).then_some(self.sweep_at);
-                [self.command.wakes_at(), sweep].into_iter().flatten().min()
+                [self.command.wakes_at(), sweep, self.readers_until].into_iter().flatten().min()
             }
         }
     }

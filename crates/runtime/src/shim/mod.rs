@@ -415,6 +415,9 @@ impl Shim {
                     container.command.watch_reports(&self.epoll, end_of_reports(token));
                     container.command.read_reports(&self.epoll, &mut self.room);
                 }
+                if container.is_read_too_long(now) {
+                    self.end_readers(token);
+                }
             }
             self.advance(token);
         }

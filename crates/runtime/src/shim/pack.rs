@@ -14,6 +14,7 @@ use caisson_sys::process::{self, namespace};
 use caisson_sys::{Cwd, Fd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 /// Bytes of a write.
 const PIECE: usize = 256 * 1024;
+const RLIMIT_NOFILE: u32 = 7;
 
 /// How a container's files are written for a shim with this map.
 fn packing(form: Form, ids: Option<&IdMap>) -> Packing {
@@ -32,6 +34,13 @@ fn packing(form: Form, ids: Option<&IdMap>) -> Packing {
     };
     let owner = if ids.is_some_and(IdMap::is_single) { Owner::Caller } else { Owner::Archived };
     Packing { form, userxattr: ids.is_some(), owner, limits }
+}
+
+/// Files that have several names are held open until all were written: as many as may be.
+fn raise_limit() {
+    if let Ok((_, hard)) = process::limit(RLIMIT_NOFILE) {
+        let _ = process::set_limit(RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Writes the writable layer at `upper` into `directory`, once the group, if there is one, stands still.
@@ -64,6 +73,11 @@ fn write_root(first: &Fd, new: u64, target: Fd, packing: &Packing) -> Result<()>
     // With the namespace comes its root: what is mounted below that stays behind.
     process::setns(first, namespace::MOUNT).at(Stage::PACK, "setns")?;
     let root = private_view(Cwd, c"/")?;
+    // What is mounted over the root is what is found there: every root that is made here is an overlay.
+    if fstatfs(&root).at(Stage::PACK, "/")?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
+        let message = "in the container something is mounted over its root file system";
+        return Err(Error::new(Code::Unsupported, Stage::PACK, "/", message));
+    }
     let mut out = BufWriter::with_capacity(PIECE, Target(target));
     archive::pack(&root, &mut out, packing)?;
     out.flush().at(Stage::PACK, "the archive").map_err(|error| error.with_code(Code::Archive))
@@ -105,6 +119,7 @@ impl Shim {
         let upper = running.made.upper();
         let group = running.made.cgroup.as_ref().filter(|_| paused).map(|group| &group.whole);
         let packer = Unpacker::work(Stage::PACK, to, group, |directory, group| {
+            raise_limit();
             write_layer(&upper, &directory, group.as_ref(), &packing)
         });
         self.hold_reader(token, Read { container, paused }, packer)
@@ -118,6 +133,7 @@ impl Shim {
         let paused = running.read(false)?;
         let new = running.namespaces;
         let packer = Unpacker::work(Stage::PACK, to, Some(&running.command.pidfd), |target, first| {
+            raise_limit();
             write_root(first.as_ref().ok_or_else(nowhere)?, new, target, &packing)
         });
         self.hold_reader(token, Read { container, paused }, packer)
@@ -129,6 +145,15 @@ impl Shim {
         // Whether it does may not have been looked at yet.
         found.command.read_reports(&self.epoll, &mut self.room);
         if found.command.is_running() { Ok(found) } else { Err(not_running()) }
+    }
+
+    /// Ends all who read a container that has ended: whoever takes what they write may never go on.
+    pub(super) fn end_readers(&mut self, container: u64) {
+        let reading = self.unpackers.values_mut();
+        let reading = reading.filter(|packer| packer.reads.is_some_and(|reads| reads.container == container));
+        let message = "the container has ended, and its files were not read to their end in time";
+        let error = Error::new(Code::NotRunning, Stage::PACK, "container", message);
+        reading.for_each(|packer| packer.end_for(error.clone()));
     }
 
     fn hold_reader(&mut self, token: u64, reads: Read, packer: Result<Unpacker>) -> Result<()> {

@@ -145,6 +145,12 @@ impl Unpacker {
         }
     }
 
+    /// Ends it for a reason, which is what its asker is told.
+    pub(super) fn end_for(&mut self, error: Error) {
+        self.cancel();
+        self.said = Some(error);
+    }
+
     /// What it says: from which byte on it wants its blob.
     pub(super) fn wanted(&mut self, room: &mut [u8]) -> Option<u64> {
         let report = self.report.as_ref()?;

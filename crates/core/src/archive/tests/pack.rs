@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -344,6 +344,78 @@ fn files_that_change_do_not_break_the_archive() {
     let read = fs::read(scratch.layer().join("f")).unwrap();
     assert_eq!((read.len(), read[0], read[2_999_999]), (3_000_000, b'x', 0));
     assert_eq!(scratch.read("g"), "behind");
+}
+
+/// A file whose names are removed while it is read leaves its inode's number to the next one, which is another file.
+#[test]
+fn a_file_that_gets_the_number_of_another_is_no_link_to_it() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("source");
+    fs::create_dir(source.join("z")).unwrap();
+    for old in 0..20 {
+        fs::write(source.join(format!("a{old}")), "old").unwrap();
+        fs::hard_link(source.join(format!("a{old}")), source.join(format!("z/z{old}"))).unwrap();
+    }
+    fs::write(source.join("m"), vec![1; 1_000_000]).unwrap();
+    struct Replaces<'a>(Vec<u8>, &'a Path, bool);
+    impl Write for Replaces<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0.len() > 200_000 && !std::mem::replace(&mut self.2, true) {
+                let name = |kind: &str, number: u32| self.1.join(format!("{kind}{number}"));
+                for old in 0..20 {
+                    fs::remove_file(name("a", old)).unwrap();
+                    fs::remove_file(name("z/z", old)).unwrap();
+                }
+                for new in 0..60 {
+                    fs::write(name("z/n", new), format!("new {new}")).unwrap();
+                    fs::hard_link(name("z/n", new), name("z/o", new)).unwrap();
+                }
+            }
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut out = Replaces(Vec::new(), &source, false);
+    pack(&open_directory(&source), &mut out, &packing(Form::Whole)).unwrap();
+    scratch.unpack(&out.0).unwrap();
+    let names: BTreeSet<String> =
+        ["n", "o"].iter().flat_map(|kind| (0..60).map(move |new| format!("{kind}{new}"))).collect();
+    for name in names {
+        assert_eq!(scratch.read(&format!("z/{name}")), format!("new {}", &name[1..]), "{name}");
+    }
+    let number = |name: &str| fs::metadata(scratch.layer().join(name)).unwrap().ino();
+    assert_eq!(number("z/n7"), number("z/o7"));
+}
+
+/// A file on which its user holds a lease is waited for: the kernel tells him that somebody wants it.
+#[test]
+fn a_lease_is_waited_for() {
+    const SCRIPT: &str = r#"
+import fcntl, os, signal, sys, time
+file = os.open(sys.argv[1], os.O_RDWR)
+def give(*_):
+    time.sleep(0.3)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    sys.exit(7)
+signal.signal(signal.SIGIO, give)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+time.sleep(60)
+"#;
+    let scratch = Scratch::new();
+    let source = scratch.directory("source");
+    fs::write(source.join("f"), "leased").unwrap();
+    let mut holder = Command::new("python3");
+    holder.args(["-c", SCRIPT]).arg(source.join("f")).stdout(Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut held = [0; 5];
+    holder.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+    let archive = packed(&source, Form::Whole);
+    assert_eq!(holder.wait().unwrap().code(), Some(7));
+    scratch.unpack(&archive.unwrap()).unwrap();
+    assert_eq!(scratch.read("f"), "leased");
 }
 
 /// Mode bits that its owner himself could not read through are no reason to leave something out, for who may.
