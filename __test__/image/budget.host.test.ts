@@ -201,7 +201,7 @@ test('bad limits are refused by name; the variable and the command line', async 
   t.is(caisson(['image', 'prune', '-af', '--keep-storage', String(Math.ceil(shared + one))]).status, 0)
   t.deepEqual(await names(free), ['b'])
   t.like(caisson(['image', 'prune', '-f', '--keep-storage', 'much']), { status: 125 })
-  t.regex(caisson(['pull', 'x', '--store-limit', 'much']).stderr, /storeLimit: 'much' is not a size/)
+  t.regex(caisson(['pull', 'x', '--store-limit', 'much']).stderr, /--store-limit: 'much' is not a size/)
   t.regex(
     caisson(['images'], { CAISSON_STORE_LIMIT: 'much' }).stderr,
     /CAISSON_STORE_LIMIT: 'much' is not a size/,

@@ -10,6 +10,7 @@ import { parseAnywhere, WordError } from './flags/words.ts'
 import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { images } from './images.ts'
+import { asFlag } from './named.ts'
 import { format } from './output.ts'
 import { ago, blocked, bytes, shown } from './table.ts'
 import { pull, push } from './transfer.ts'
@@ -169,11 +170,13 @@ async function prune(words: readonly string[], root: string | undefined): Promis
     : ''
   if (!draft.force && !(await confirmed(`WARNING! This will remove ${what}${also}.`))) return 0
   const { all, blobs, keepStorage } = draft
-  const { untagged, deleted, reclaimed, damaged } = await engineAt(draft.root ?? root).images.prune({
-    all,
-    blobs,
-    ...(keepStorage !== undefined && { keepStorage }),
-  })
+  const { untagged, deleted, reclaimed, damaged } = await asFlag('--keep-storage', 'keepStorage', () =>
+    engineAt(draft.root ?? root).images.prune({
+      all,
+      blobs,
+      ...(keepStorage !== undefined && { keepStorage }),
+    }),
+  )
   process.stdout.write(untagged.map((name) => `untagged: ${name}\n`).join(''))
   process.stdout.write(deleted.map((id) => `deleted: ${id}\n`).join(''))
   process.stdout.write(`Total reclaimed space: ${bytes(reclaimed)}\n`)

@@ -2,6 +2,7 @@
 import { commands } from './commands.ts'
 import { parseWords, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
+import { afterOutput, watchOutput } from './printed.ts'
 import { quit } from './quit.ts'
 
 interface GlobalDraft {
@@ -32,29 +33,39 @@ async function usage(): Promise<string> {
   return `${text}\nRun 'caisson COMMAND --help' for more information on a command.\n`
 }
 
-async function main(): Promise<number> {
+/** They hand their stdout on, mostly without a use of it here: to open it takes 2 ms. */
+const handing: ReadonlySet<string> = new Set(['run', 'exec'])
+
+/** The exit code, and whether it is one of what was printed. */
+async function main(): Promise<[number, boolean]> {
   let name = ''
+  let prints = true
+  let code: number
   try {
     const draft: GlobalDraft = { help: false, version: false }
     const [word, ...words] = parseWords(globals, process.argv.slice(2), draft)
     const asked = draft.version ? 'version' : word
     const [about] = asked === 'help' ? words : []
+    prints = draft.help || !handing.has(asked ?? '')
+    if (prints) watchOutput()
     if (draft.help || asked === undefined || (asked === 'help' && about === undefined)) {
       process.stdout.write(await usage())
-      return 0
+      code = 0
+    } else {
+      const command = commands.find((row) => row.name === (about ?? asked))
+      if (command === undefined) throw new WordError(`unknown command: caisson ${about ?? asked}`)
+      if (about === undefined) name = `${asked} `
+      code = await command.act(about === undefined ? words : ['--help'], draft.root)
     }
-    const command = commands.find((row) => row.name === (about ?? asked))
-    if (command === undefined) throw new WordError(`unknown command: caisson ${about ?? asked}`)
-    if (about !== undefined) return await command.act(['--help'], draft.root)
-    name = `${asked} `
-    return await command.act(words, draft.root)
   } catch (error) {
     const { fail } = await import('./fail.ts')
-    return fail(error, name)
+    code = fail(error, name)
   }
+  return [code, prints]
 }
 
 // Not awaited at the top: the bundle is CommonJS.
 void (async () => {
-  await quit(await main())
+  const [code, prints] = await main()
+  await quit(code, prints ? afterOutput : undefined)
 })()

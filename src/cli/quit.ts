@@ -47,9 +47,10 @@ function flushed(stream: WriteStream): Promise<void> {
   })
 }
 
-/** Ends the program. */
-export async function quit(code: number): Promise<void> {
+/** Ends the program; `judge` has the last word on its exit code, once nothing is on its way out any more. */
+export async function quit(ended: number, judge?: (code: number) => number): Promise<void> {
   await Promise.all([...had].map(flushed))
+  const code = judge?.(ended) ?? ended
   // A profiler or a coverage tool writes at Node's own end.
   const watched = process.execArgv.length > 0 || process.env.NODE_V8_COVERAGE !== undefined
   if (!watched && process.env.NODE_OPTIONS === undefined) loadedAddon()?.exit(code, before)

@@ -6,6 +6,7 @@ import { parseAnywhere, WordError } from './flags/words.ts'
 import type { Flag } from './flags/words.ts'
 import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
+import { asFlag } from './named.ts'
 import { ProgressView } from './progress.ts'
 
 interface Asked {
@@ -17,13 +18,13 @@ interface Asked {
 }
 
 /** What was asked for; undefined where the help was. */
-function asked(
+async function asked(
   name: string,
   flags: readonly Flag<TransferDraft>[],
   [form, summary]: [string, string],
   words: readonly string[],
   root: string | undefined,
-): Asked | undefined {
+): Promise<Asked | undefined> {
   const draft: TransferDraft = { quiet: false, help: false }
   const [reference, more] = parseAnywhere(flags, words, draft)
   if (draft.help) {
@@ -34,10 +35,11 @@ function asked(
     throw new WordError(`'caisson ${name}' requires exactly 1 argument`)
   const at = draft.root ?? root
   const { storeLimit } = draft
-  const engine = new Engine({
+  const options = {
     ...(at !== undefined && { root: at }),
     ...(storeLimit !== undefined && { storeLimit }),
-  })
+  }
+  const engine = await asFlag('--store-limit', 'storeLimit', () => new Engine(options))
   return { reference, draft, engine, signal: interrupted(name) }
 }
 
@@ -54,7 +56,7 @@ export function chosen({ platform, allPlatforms }: TransferDraft): {
 /** Pulls, and answers the exit code. */
 export async function pull(words: readonly string[], root: string | undefined): Promise<number> {
   const about: [string, string] = ['NAME[:TAG|@DIGEST]', 'Download an image from a registry.']
-  const wanted = asked('pull', pullFlags, about, words, root)
+  const wanted = await asked('pull', pullFlags, about, words, root)
   if (wanted === undefined) return 0
   const { reference, draft, engine, signal } = wanted
   const view = draft.quiet ? undefined : new ProgressView(process.stdout, 'pull')
@@ -80,7 +82,7 @@ export async function pull(words: readonly string[], root: string | undefined): 
 /** Pushes, and answers the exit code. */
 export async function push(words: readonly string[], root: string | undefined): Promise<number> {
   const about: [string, string] = ['NAME[:TAG]', 'Upload an image to a registry.']
-  const wanted = asked('push', pushFlags, about, words, root)
+  const wanted = await asked('push', pushFlags, about, words, root)
   if (wanted === undefined) return 0
   const { reference, draft, engine, signal } = wanted
   const view = draft.quiet ? undefined : new ProgressView(process.stdout, 'push')

@@ -1,6 +1,7 @@
 /** A container that runs, made into an image. */
 import { CaissonError, refuse } from '../errors.ts'
 import type { Committed, CommittedAs, OwnConfig, PackLayer } from '../image/commit.ts'
+import { given } from '../image/given.ts'
 import type { ImageInfo } from '../image/info.ts'
 import { fullName, parseName } from '../image/reference.ts'
 import { ask } from './ask.ts'
@@ -50,7 +51,6 @@ export interface Origin {
 }
 
 const never = new AbortController().signal
-const known = ['reference', 'author', 'message', 'changes', 'pause', 'signal']
 
 /** What of a run's options its image is to remember. */
 export function ownConfig(command: readonly string[] | undefined, options: RunOptions): OwnConfig {
@@ -69,17 +69,11 @@ export function ownConfig(command: readonly string[] | undefined, options: RunOp
   }
 }
 
-function checked(given: CommitOptions): CommitOptions {
-  const options = bare(given)
-  for (const [name, value] of Object.entries(options)) {
-    if (!known.includes(name)) throw refuse(name, 'unknown option')
-    if (['reference', 'author', 'message'].includes(name) && typeof value !== 'string')
-      throw refuse(name, 'is no string')
-  }
-  const { changes, pause } = options as { changes?: unknown; pause?: unknown }
+function checked(asked: CommitOptions): CommitOptions {
+  const options = bare(given(asked, 'reference', 'author', 'message', 'changes', 'pause', 'signal'))
+  const { changes } = options as { changes?: unknown }
   if (changes !== undefined && !(Array.isArray(changes) && changes.every((one) => typeof one === 'string')))
     throw refuse('changes', 'is no array of strings')
-  if (pause !== undefined && typeof pause !== 'boolean') throw refuse('pause', 'is neither true nor false')
   return options
 }
 
@@ -89,9 +83,9 @@ export async function commitOver(
   container: number,
   { digest, own, command }: Origin,
   put: CommitImage,
-  given: CommitOptions = {},
+  asked: CommitOptions = {},
 ): Promise<ImageInfo> {
-  const { reference, author, message, changes = [], pause, signal = never } = checked(given)
+  const { reference, author, message, changes = [], pause, signal = never } = checked(asked)
   const name = reference === undefined ? undefined : parseName(reference)
   if (name?.digest !== undefined) throw refuse('reference', 'a digest is no tag')
   if (digest === undefined || own === undefined) {

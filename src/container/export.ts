@@ -1,11 +1,11 @@
 /** The root file system of a container that runs, as an archive. */
 import type { Writable } from 'node:stream'
 import { CaissonError, refuse } from '../errors.ts'
+import { given } from '../image/given.ts'
 import { writeTo } from '../image/target.ts'
 import { native } from '../native.ts'
 import { ask } from './ask.ts'
 import type { Origin } from './commit.ts'
-import { bare } from './options.ts'
 import { opened } from './stdio.ts'
 import type { Connection } from './shim.ts'
 import { streams } from './streams.ts'
@@ -58,16 +58,13 @@ export async function exportOver(
   container: number,
   { masked }: Origin,
   target: string | Writable,
-  given: ExportOptions = {},
+  asked: ExportOptions = {},
 ): Promise<void> {
-  const options = bare(given)
-  const other = Object.keys(options).find((name) => name !== 'signal')
-  if (other !== undefined) throw refuse(other, 'unknown option')
+  const { signal = never } = given(asked, 'signal')
   if (
     typeof target === 'string' ? target === '' : typeof (target as Writable | undefined)?.write !== 'function'
   )
     throw refuse('target', 'is neither a path nor a stream')
-  const { signal = never } = options
   if (masked) {
     const why = 'the container is a view of this machine: what is masked in it would be in the archive'
     throw new CaissonError('ERR_UNSUPPORTED', `export: ${why}`, { subject: 'export' })

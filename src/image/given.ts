@@ -5,6 +5,7 @@ import { refuse } from '../errors.ts'
 const kinds: Readonly<Record<string, string>> = {
   all: 'boolean',
   allPlatforms: 'boolean',
+  author: 'string',
   blobs: 'boolean',
   changes: 'array',
   force: 'boolean',
@@ -12,6 +13,7 @@ const kinds: Readonly<Record<string, string>> = {
   keepStorage: 'string or number',
   message: 'string',
   onProgress: 'function',
+  pause: 'boolean',
   platform: 'string',
   reference: 'string',
   signal: 'AbortSignal',
