@@ -50,7 +50,7 @@ for number in range(int(sys.argv[1])):
         with tarfile.open(f'files/{number}') as archive: archive.extractall(f'python/{number}', **trusting)
         print('read')
     except Exception: print('failed')";
-    let mut python = Command::new("python3");
+    let mut python = Command::new("/usr/bin/python3");
     python.args(["-c", SCRIPT, &count.to_string()]).current_dir(place);
     let said = python.output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -251,7 +251,6 @@ fn extensions() -> Vec<(&'static str, Tar)> {
         ("PAX: an unknown record", pax(&[("word", b"x")])),
         ("PAX: a record twice", pax(&[("path", b"one"), ("path", b"two")])),
         ("PAX: a record of a wrong length", after(Tar::new().extension(b'x', b"99 path=p\n").file("f", "x"))),
-        ("PAX: a record without `=`", after(Tar::new().extension(b'x', b"7 path\n").file("f", "x"))),
         ("PAX: an empty name", pax(&[("path", b"")])),
         ("PAX: a negative size", pax(&[("size", b"-1")])),
         ("PAX: a size with letters", pax(&[("size", b"1x")])),
