@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import type { PullProgress } from '../../src/index.ts'
+import { runtime } from '../host/ground.ts'
 import { debian } from '../registry/debian.ts'
 import type { Failure } from '../registry/scene.ts'
 import { refuse } from '../registry/server.ts'
@@ -35,7 +36,9 @@ const all = { allPlatforms: true }
 const platforms = every.map((architecture) => `linux/${architecture}`)
 
 function skopeo(t: ExecutionContext, ...words: string[]): string {
-  const { status, stdout, stderr } = spawnSync('skopeo', words, { encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync('skopeo', ['--tmpdir', runtime, ...words], {
+    encoding: 'utf8',
+  })
   t.is(status, 0, stderr)
   return stdout
 }
