@@ -13,32 +13,30 @@ use crate::archive::{self, Digest, Lowers, Options, Owner, Report};
 use crate::channel::Layer;
 use crate::error::{At, Code, Error, Result, Stage};
 use crate::idmap::IdMap;
-use crate::ingest::{self, Blob, Growing, Ingest};
+use crate::ingest::{Blob, Growing, Ingest};
 use crate::journal::private_directory;
 use crate::writeback;
+use below::{Below, not_there};
 use caisson_sys::file::{open, openat2, resolve, write_all};
 use caisson_sys::{Cwd, Errno, Fd};
 use nix::fcntl::{AtFlags, Flock, FlockArg, renameat};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+mod below;
 mod check;
+mod clean;
 
 /// Complete layers, below the data root.
 const LAYERS: &str = "layers";
 /// Layers that are being made.
 const UNPACKING: &str = "unpacking";
-/// Archives of images that are being read, each a directory that its reader holds a lock on.
-const SPOOL: &str = "spool";
-/// What is being removed: whole directories, under any names.
-const TRASH: &str = "trash";
 /// What a layer is: written last, so a reader of it needs no other mark.
 const MARK: &CStr = c"layer.json";
 /// The layer's own tree.
@@ -67,50 +65,6 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Held {
     _lock: Flock<OwnedFd>,
-}
-
-/// The layers below one that is being made.
-#[derive(Debug)]
-struct Below<'a> {
-    store: &'a Store,
-    chains: &'a [String],
-    gate: Option<&'a OwnedFd>,
-    /// What the layer's own blob grows by.
-    growing: Option<(&'a Ingest, &'a Growing)>,
-    roots: OnceLock<Vec<Fd>>,
-}
-
-impl Lowers for Below<'_> {
-    fn roots(&self) -> Result<&[Fd]> {
-        if let Some(known) = self.roots.get() {
-            return Ok(known);
-        }
-        if let Some(gate) = self.gate {
-            // A layer below may be the same blob, or wait for one whose unpacker waits for this one.
-            if let Some((ingest, growing)) = self.growing.filter(|_| !is_open(gate)) {
-                ingest.finish(growing)?;
-            }
-            let mut gate = File::from(gate.try_clone().at(Stage::UNPACK, "gate")?);
-            gate.read_to_end(&mut Vec::new()).at(Stage::UNPACK, "gate")?;
-        }
-        let mut roots = Vec::new();
-        for chain in self.chains {
-            let layer = self.store.layer(chain)?;
-            let root = match directory(&layer, ROOT) {
-                Err(Errno::ENOENT) => return Err(not_there(chain)),
-                answer => answer.at(Stage::UNPACK, chain)?,
-            };
-            roots.push(root);
-            let opaque = match is_opaque(&layer) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_there(chain)),
-                answer => answer.at(Stage::UNPACK, chain)?,
-            };
-            if opaque {
-                break;
-            }
-        }
-        Ok(self.roots.get_or_init(|| roots))
-    }
 }
 
 fn directory(parent: &Fd, name: &CStr) -> Result<Fd, Errno> {
@@ -155,11 +109,6 @@ fn options<'a>(layer: &Layer, ids: Option<&IdMap>, below: &'a Below<'_>) -> Resu
         lowers: (!layer.lowers.is_empty()).then_some(below as &dyn Lowers),
         ..expected(layer)?
     })
-}
-
-/// Whether there is nothing to wait for at a gate.
-fn is_open(gate: &OwnedFd) -> bool {
-    poll(&mut [PollFd::new(gate.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0)
 }
 
 /// A chain id becomes a name of a directory: its text has one form only.
@@ -395,61 +344,6 @@ impl Store {
             answer => answer.at(Stage::UNPACK, chain),
         }
     }
-
-    /// Whether there is something that [`Store::clean`] should look at.
-    #[must_use]
-    pub fn is_unclean(&self) -> bool {
-        let unfinished = self.unfinished().is_ok_and(|names| !names.is_empty());
-        unfinished || [TRASH, SPOOL].iter().any(|part| self.data_root.join(part).exists())
-    }
-
-    /// Removes what was being made by processes that are dead, and what was thrown away.
-    pub fn clean(&self) {
-        self.empty(TRASH, archive::remove_tree);
-        self.empty(SPOOL, remove_unlocked);
-        ingest::expire(&self.data_root);
-        for name in self.unfinished().unwrap_or_default() {
-            let _ = remove_unlocked(&self.unpacking, &name);
-        }
-    }
-
-    /// Removes what is in a directory below the data root, and itself.
-    fn empty(&self, part: &str, remove: impl Fn(&Fd, &CStr) -> Result<()>) {
-        let path = self.data_root.join(part);
-        let Ok(c_path) = crate::journal::c_path(&path) else { return };
-        let Ok(full) = openat2(Cwd, &c_path, open::RDONLY | open::DIRECTORY | open::NOFOLLOW, 0, 0) else {
-            return;
-        };
-        for name in names(&full).unwrap_or_default() {
-            let _ = remove(&full, &name);
-        }
-        // One that somebody is filling stays.
-        let _ = std::fs::remove_dir(&path);
-    }
-
-    fn unfinished(&self) -> Result<Vec<CString>> {
-        names(&self.unpacking)
-    }
-}
-
-/// Removes a directory unless somebody works in it.
-fn remove_unlocked(parent: &Fd, name: &CStr) -> Result<()> {
-    let held = directory(parent, name).at(Stage::UNPACK, UNPACKING)?;
-    let Some(held) = flock(held, FlockArg::LockExclusiveNonblock)? else { return Ok(()) };
-    if is_at(&held, parent, name)? { archive::remove_tree(parent, name) } else { Ok(()) }
-}
-
-/// What is in a directory.
-fn names(of: &Fd) -> Result<Vec<CString>> {
-    let copy: OwnedFd = directory(of, c".").at(Stage::UNPACK, UNPACKING)?.into();
-    let mut listed = nix::dir::Dir::from_fd(copy).at(Stage::UNPACK, UNPACKING)?;
-    let names = listed.iter().flatten().map(|entry| entry.file_name().to_owned());
-    Ok(names.filter(|name| !matches!(name.to_bytes(), b"." | b"..")).collect())
-}
-
-/// A layer that another one needs, and that is not there or not whole.
-fn not_there(chain: &str) -> Error {
-    Error::new(Code::ImageNotFound, Stage::UNPACK, chain, "a layer below is not in the store")
 }
 
 /// Whether a layer hides all that are below it: what its mark says, which [`write_mark`] wrote.

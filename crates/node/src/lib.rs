@@ -11,6 +11,7 @@ pub mod lock;
 pub mod outbox;
 mod outcome;
 pub mod plan;
+pub mod request;
 pub mod shim;
 mod start;
 pub mod stdio;

@@ -8,10 +8,10 @@ use crate::held::hold;
 use crate::outbox::Outbox;
 use crate::outcome::{Failure, ShimEvent};
 use crate::plan::Plan;
+use crate::request::{ExecOptions, LaunchOptions, UnpackOptions};
 use crate::start::{STACK, ShimOptions, Started, pair, start};
 use crate::stdio;
-use caisson_core::channel::{self, ATTACH, Attach, Exec, Launch, Layer, Layered, Request};
-use caisson_core::wire::Bytes;
+use caisson_core::channel::{self, ATTACH, Attach, Exec, Request};
 use caisson_core::{At, Code, Error, Result, Stage, journal, trust};
 use caisson_sys::fd::{Number, duplicate};
 use caisson_sys::{Cwd, Descriptor, Errno, Fd, file, socket};
@@ -22,95 +22,6 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket as new_socket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-
-/// One overlay of a root file system.
-#[napi(object)]
-pub struct LayeredOptions {
-    /// Its place in the container; `/` for the first.
-    pub target: String,
-    /// Its layers, the topmost first.
-    pub lowers: Vec<String>,
-}
-
-/// A file of the bundle directory.
-#[napi(object)]
-pub struct BundleFile {
-    /// Its name, a relative mount source of the spec.
-    pub name: String,
-    /// Its content.
-    pub content: String,
-}
-
-/// One start.
-#[napi(object)]
-pub struct LaunchOptions {
-    /// The caller's number for it, in every event about it.
-    pub token: f64,
-    /// The container's id.
-    pub id: String,
-    /// Its host name.
-    pub hostname: String,
-    /// Its root file system.
-    pub rootfs: Vec<LayeredOptions>,
-    /// Files that its spec mounts by relative sources.
-    pub files: Vec<BundleFile>,
-    /// stdin, stdout, stderr: a descriptor, or -1 for /dev/null; with a terminal the one socket that its master is sent to.
-    /// None is closed.
-    pub stdio: Vec<i32>,
-    /// Which of them (1, 2, 4) are ends of pipes that Caisson made, to be given to the payload's user.
-    pub own_stdio: u32,
-    /// Whether it is not to start without a cgroup of its own.
-    pub grouped: bool,
-    /// The chain id of the image's topmost layer, which is held while the container lives.
-    pub layer: Option<String>,
-    /// What other programs of the same user are told of it: any text.
-    pub about: String,
-    /// Milliseconds after which it is killed; 0: never.
-    pub timeout_ms: f64,
-}
-
-/// Another command in a container.
-#[napi(object)]
-pub struct ExecOptions {
-    /// The caller's number for it, in every event about it.
-    pub token: f64,
-    /// The container's.
-    pub container: f64,
-    /// The container's host name.
-    pub hostname: String,
-    /// As in `LaunchOptions`.
-    pub stdio: Vec<i32>,
-    /// As in `LaunchOptions`.
-    pub own_stdio: u32,
-    /// Milliseconds after which it is killed, with all its children; 0: never.
-    pub timeout_ms: f64,
-}
-
-/// A layer to be unpacked.
-#[napi(object)]
-pub struct UnpackOptions {
-    /// The caller's number for it, in every event about it.
-    pub token: f64,
-    /// Its chain id, 64 hex digits; empty: the blob is kept, and not unpacked.
-    pub chain: String,
-    /// The chain ids of the layers below it, the topmost first.
-    pub lowers: Vec<String>,
-    /// What the blob must hash to.
-    pub digest: String,
-    /// How many bytes the blob must have.
-    pub size: f64,
-    /// What the inflated layer must hash to.
-    pub diff_id: String,
-    /// The blob, a descriptor at its beginning; it stays the caller's.
-    pub blob: i32,
-    /// Whether the blob is kept in the content store: then `blob` is where it comes from, once a `wanted` has said from
-    /// which byte on.
-    pub keep: bool,
-    /// What ends once the layers below are in the store; none: they are. It stays the caller's.
-    pub gate: Option<i32>,
-    /// Whether nothing is put into the store, and the layer that is there is held against its blob. Default: false.
-    pub check: Option<bool>,
-}
 
 /// A shim and its sockets.
 #[napi]
@@ -228,13 +139,10 @@ impl Shim {
     /// Unpacks a layer into the store, if it is not there; the event is `unpacked` or `failed`.
     #[napi(catch_unwind)]
     pub fn unpack(&self, options: UnpackOptions) -> Option<Failure> {
-        let UnpackOptions { token, chain, lowers, digest, size, diff_id, blob, keep, gate, check } = options;
-        let (token, size, check) = (token as u64, size as u64, check.unwrap_or_default());
-        let layer = Layer { token, chain, lowers, digest, size, diff_id, keep, check };
-        let (blob, gate) = (Number(blob), gate.map(Number));
+        let (blob, gate) = (Number(options.blob), options.gate.map(Number));
         let mut descriptors: Vec<&dyn Descriptor> = vec![&blob];
         descriptors.extend(gate.as_ref().map(|gate| gate as &dyn Descriptor));
-        self.send(&Request::Unpack { layer }, &descriptors).err().map(Into::into)
+        self.send(&Request::Unpack { layer: options.into() }, &descriptors).err().map(Into::into)
     }
 
     /// Reads an archive of images, a descriptor at its beginning, into an empty directory, an open one: its files under
@@ -440,38 +348,13 @@ impl Shim {
     }
 
     fn try_launch(&self, plan: &Plan, options: LaunchOptions) -> Result<()> {
-        let own_stdio = options.own_stdio as u8;
-        let launch = Launch {
-            token: options.token as u64,
-            id: options.id,
-            hostname: options.hostname,
-            rootfs: options
-                .rootfs
-                .into_iter()
-                .map(|layered| Layered { target: layered.target, lowers: layered.lowers })
-                .collect(),
-            files: options
-                .files
-                .into_iter()
-                .map(|file| (file.name, Bytes(file.content.into_bytes())))
-                .collect(),
-            own_stdio,
-            layer: options.layer,
-            grouped: options.grouped,
-            timeout_ms: options.timeout_ms as u64,
-            about: options.about,
-        };
-        self.send_with(&Request::Launch { launch }, plan, &options.stdio, own_stdio)
+        let (stdio, launch) = options.split();
+        let own_stdio = launch.own_stdio;
+        self.send_with(&Request::Launch { launch }, plan, &stdio, own_stdio)
     }
 
     fn try_exec(&self, plan: &Plan, options: &ExecOptions) -> Result<()> {
-        let exec = Exec {
-            token: options.token as u64,
-            container: options.container as u64,
-            hostname: options.hostname.clone(),
-            own_stdio: options.own_stdio as u8,
-            timeout_ms: options.timeout_ms as u64,
-        };
+        let exec = Exec::from(options);
         let own_stdio = exec.own_stdio;
         self.send_with(&Request::Exec { exec }, plan, &options.stdio, own_stdio)
     }

@@ -1,8 +1,9 @@
 //! Whether a layer is still what its blob says: it is unpacked once more, aside, and the two trees are compared. So it is
 //! held against all that unpacking does, by the one reader of archives that there is.
 
+use super::below::Below;
 use super::{
-    Below, CLAIMS, MARK, ROOT, Store, UNPACKING, directory, expected, flock, is_at, is_opaque, name, options,
+    CLAIMS, MARK, ROOT, Store, UNPACKING, directory, expected, flock, is_at, is_opaque, name, options,
 };
 use crate::archive;
 use crate::channel::Layer;
