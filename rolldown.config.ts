@@ -31,7 +31,7 @@ function needed(file: string, known: Set<string> = new Set()): ReadonlySet<strin
 }
 
 // All of it is one chunk, whatever commands share parts of it: six files more made a `run` two milliseconds dearer.
-const api = needed(fileURLToPath(new URL('src/index.ts', import.meta.url)))
+const api = needed(fileURLToPath(new URL('src/cli/engine.ts', import.meta.url)))
 const own = needed(fileURLToPath(new URL('src/native.ts', import.meta.url)))
 
 const bundles: RolldownOptions[] = [

@@ -3,21 +3,14 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { engine, scratch } from '../image/store.ts'
 import { entriesOf, importBase } from '../image/written.ts'
 import { debian } from '../registry/debian.ts'
 import { environment } from '../registry/scene.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-
-interface Ended {
-  status: number | null
-  stdout: string
-  stderr: string
-}
+import { main } from './program.ts'
+import type { Ended } from './program.ts'
 
 interface Scene {
   directory: string

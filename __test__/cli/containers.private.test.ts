@@ -1,18 +1,11 @@
 /** `caisson ps`, `exec`, `kill`, `stop`, `stats`, `inspect`: containers that other programs hold. */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { rootfs, scene } from '../container/scene.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-
-interface Ended {
-  status: number | null
-  stdout: string
-  stderr: string
-}
+import { main } from './program.ts'
+import type { Ended } from './program.ts'
 
 async function cli(t: ExecutionContext): Promise<{
   caisson: (words: readonly string[], input?: string) => Ended

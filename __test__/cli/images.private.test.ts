@@ -2,7 +2,6 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import * as layouts from '../image/layouts.ts'
@@ -10,14 +9,8 @@ import { many, others } from '../image/many.ts'
 import { scratch } from '../image/store.ts'
 import { debian, user } from '../registry/debian.ts'
 import { environment } from '../registry/scene.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-
-interface Ended {
-  status: number | null
-  stdout: string
-  stderr: string
-}
+import { main } from './program.ts'
+import type { Ended } from './program.ts'
 
 interface Scene {
   directory: string

@@ -1,11 +1,9 @@
 /** What the command line says of output that cannot be written, and of a size that is none. */
 import { spawnSync } from 'node:child_process'
 import type { SpawnSyncReturns } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { scene } from '../container/scene.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+import { main } from './program.ts'
 
 test('standard output that takes no more ends with one line and 1', async (t) => {
   const { root } = await scene(t)

@@ -1,10 +1,8 @@
 /** How the program ends: with descriptors as it found them. */
 import { spawnSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { scene } from '../container/scene.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+import { main } from './program.ts'
 
 test('a pipe that the program shared with others waits as before', async (t) => {
   const { root } = await scene(t)

@@ -1,20 +1,13 @@
 /** `registry tags`, `registry referrers` and `manifest inspect`, against the tests' own registry. */
 import { spawn } from 'node:child_process'
 import { buffer } from 'node:stream/consumers'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { digestOf, environment, scratch } from '../registry/scene.ts'
 import { refuse, serve } from '../registry/server.ts'
 import type { FakeRegistry } from '../registry/server.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-
-interface Ended {
-  status: number | null
-  stdout: string
-  stderr: string
-}
+import { main } from './program.ts'
+import type { Ended } from './program.ts'
 
 interface Scene {
   registry: FakeRegistry

@@ -1,10 +1,8 @@
 /** `caisson run` where there are limits. */
 import { spawnSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { rootfs, scene } from '../container/scene.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+import { main } from './program.ts'
 
 test('one that runs out of its memory ends with 137, and is told why', async (t) => {
   const { root } = await scene(t)

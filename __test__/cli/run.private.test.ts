@@ -2,20 +2,13 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { rootfs, scene } from '../container/scene.ts'
 import * as layouts from '../image/layouts.ts'
 import { shimsAreGone } from '../image/store.ts'
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-
-interface Ended {
-  status: number | null
-  stdout: string
-  stderr: string
-}
+import { main } from './program.ts'
+import type { Ended } from './program.ts'
 
 async function cli(t: ExecutionContext): Promise<{
   dir: string

@@ -2,15 +2,14 @@
 import { spawnSync } from 'node:child_process'
 import { createReadStream, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import test from 'ava'
 import { nothing, remains } from './archives.ts'
 import * as layouts from './layouts.ts'
 import { engine, scratch } from './store.ts'
+import { main } from '../cli/program.ts'
 
 const base = layouts.busybox({ name: 'srv/', kind: '5' }, { name: 'srv/file', content: 'file\n' })
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
 test('plain and gzip, a file and a stream: one layer, which is the archive itself', async (t) => {
   const directory = scratch(t)

@@ -36,6 +36,13 @@ function lookAt(directory: string): object {
   }
 }
 
+/** The code of a refusal; anything else is a fault, `at` which document. */
+function codeOf(error: unknown, at: string): string {
+  if (error instanceof CaissonError && codes.has(error.code) && error.code !== 'ERR_INTERNAL')
+    return error.code
+  throw new Error(at, { cause: error })
+}
+
 test(`${count} pulls of damaged documents`, async (t) => {
   t.timeout(60_000 + count * 1000)
   const directory = scratch(t)
@@ -79,10 +86,9 @@ test(`${count} pulls of damaged documents`, async (t) => {
       await one.pull(`${image}:${tag}`)
       seen.pulled += 1
     } catch (error) {
-      if (!(error instanceof CaissonError)) throw new Error(at, { cause: error })
-      t.true(codes.has(error.code) && error.code !== 'ERR_INTERNAL', `${error.code} ${at}`)
+      const code = codeOf(error, at)
       t.deepEqual(lookAt(directory), before, at)
-      seen.refused.set(error.code, (seen.refused.get(error.code) ?? 0) + 1)
+      seen.refused.set(code, (seen.refused.get(code) ?? 0) + 1)
     }
     t.notThrows(() => whole(directory), at)
   }
@@ -133,10 +139,9 @@ test(`${count} archives with damaged documents`, async (t) => {
       await one.images.load(file)
       seen.loaded += 1
     } catch (error) {
-      if (!(error instanceof CaissonError)) throw new Error(at, { cause: error })
-      t.true(codes.has(error.code) && error.code !== 'ERR_INTERNAL', `${error.code} ${at}`)
+      const code = codeOf(error, at)
       t.deepEqual(lookAt(directory), before, at)
-      seen.refused.set(error.code, (seen.refused.get(error.code) ?? 0) + 1)
+      seen.refused.set(code, (seen.refused.get(code) ?? 0) + 1)
     }
     t.notThrows(() => whole(directory), at)
   }

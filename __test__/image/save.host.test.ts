@@ -12,7 +12,6 @@ import {
 import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { Engine } from '../../src/container/engine.ts'
 import { runtime } from '../host/ground.ts'
@@ -21,9 +20,9 @@ import * as archives from './archives.ts'
 import { archive, docker, hello, remains } from './archives.ts'
 import * as layouts from './layouts.ts'
 import { engine, scratch } from './store.ts'
+import { main } from '../cli/program.ts'
 
 const base = layouts.busybox()
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
 /** An engine with `hello:1` and `second:2`, on the same layer. */
 async function filled(one: Engine, directory: string): Promise<Engine> {

@@ -4,6 +4,7 @@ import type { SpawnSyncReturns } from 'node:child_process'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import type { ExecutionContext } from 'ava'
 import { noise, publish, registryOf, stored } from './published.ts'
 import * as layouts from './layouts.ts'
 import { engine, scratch } from './store.ts'
@@ -24,18 +25,23 @@ function forget(directory: string, how: (text: string) => string): void {
   }
 }
 
+/** Two images, of which `app:a` was pulled. */
+async function pulledFirst(t: ExecutionContext) {
+  const directory = scratch(t)
+  const registry = await registryOf(t, directory)
+  publish(registry, directory, image(1), 'a')
+  publish(registry, directory, image(2), 'b')
+  const one = engine(t, directory)
+  await one.pull(`${registry.host}/app:a`)
+  return { directory, registry, one, layers: stored(directory).layers }
+}
+
 for (const [what, how] of [
   ['of another version', (text: string) => text.replace('"version":2', '"version":1')],
   ['empty', () => ''],
 ] as const)
   test(`facts that are ${what} take no layer away from a name`, async (t) => {
-    const directory = scratch(t)
-    const registry = await registryOf(t, directory)
-    publish(registry, directory, image(1), 'a')
-    publish(registry, directory, image(2), 'b')
-    const one = engine(t, directory)
-    await one.pull(`${registry.host}/app:a`)
-    const { layers } = stored(directory)
+    const { directory, registry, one, layers } = await pulledFirst(t)
     await one.pull(`${registry.host}/app:b`)
     await one.images.prune({ blobs: true })
     forget(directory, how)
@@ -45,13 +51,7 @@ for (const [what, how] of [
   })
 
 test('of an image that nothing is remembered of a container keeps its layers', async (t) => {
-  const directory = scratch(t)
-  const registry = await registryOf(t, directory)
-  publish(registry, directory, image(1), 'a')
-  publish(registry, directory, image(2), 'b')
-  const one = engine(t, directory)
-  await one.pull(`${registry.host}/app:a`)
-  const { layers } = stored(directory)
+  const { directory, registry, one, layers } = await pulledFirst(t)
   const running = await one.start(`${registry.host}/app:a`, forever)
   await one.pull(`${registry.host}/app:b`)
   forget(directory, () => '')

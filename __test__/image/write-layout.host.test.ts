@@ -2,16 +2,15 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { Engine } from '../../src/container/engine.ts'
 import * as archives from './archives.ts'
 import { archive, docker } from './archives.ts'
 import * as layouts from './layouts.ts'
 import { engine, scratch } from './store.ts'
+import { main } from '../cli/program.ts'
 
 const base = layouts.busybox()
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
 async function filled(one: Engine, directory: string): Promise<Engine> {
   const config = archives.config([base], { Cmd: ['echo', 'second'] })

@@ -1,5 +1,5 @@
 /** `caisson load`, `caisson save` and `caisson import`. */
-import { Engine } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { importFlags, loadFlags, saveFlags } from './flags/images.ts'
 import type { ImportDraft, LoadDraft, SaveDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
@@ -7,10 +7,6 @@ import { interrupted } from './interrupted.ts'
 import { helpText } from './help.ts'
 import { ProgressView } from './progress.ts'
 import { chosen } from './transfer.ts'
-
-function engineAt(root: string | undefined): Engine {
-  return new Engine(root === undefined ? {} : { root })
-}
 
 /** Loads the images of an archive, and answers the exit code. */
 export async function load(words: readonly string[], root: string | undefined): Promise<number> {

@@ -1,14 +1,10 @@
 /** `caisson commit` and `caisson export`: what a container's files become. */
-import { Engine } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { interrupted } from './interrupted.ts'
 import { commitFlags, exportFlags } from './flags/containers.ts'
 import type { CommitDraft, ExportDraft } from './flags/containers.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
-
-function engineAt(root: string | undefined): Engine {
-  return new Engine(root === undefined ? {} : { root })
-}
 
 /** Makes an image of a container, and answers the exit code. */
 export async function commit(words: readonly string[], root: string | undefined): Promise<number> {

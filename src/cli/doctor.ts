@@ -1,5 +1,5 @@
 /** `caisson doctor`: whether containers run here, and what would mend what they lack. */
-import { Engine } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
 import { helpText } from './help.ts'
 import { format, formatFlag } from './output.ts'
@@ -17,7 +17,7 @@ export async function doctor(words: readonly string[], root: string | undefined)
   }
   if (more !== undefined) throw new WordError(`'${more}' is one word too many`)
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const findings = await engine.doctor()
   const runs = findings.every(({ state }) => state !== 'missing')
   const lines = findings.map(({ name, state, detail, mend }) => {

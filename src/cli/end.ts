@@ -1,6 +1,6 @@
 /** `caisson kill` and `caisson stop`: containers that run end, whichever program started them. */
-import { Engine } from '../index.ts'
 import type { RunningContainer } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { fail } from './fail.ts'
 import { killFlags, stopFlags } from './flags/containers.ts'
 import type { EndDraft } from './flags/containers.ts'
@@ -25,7 +25,7 @@ async function each(
   }
   if (refs.length === 0) throw new WordError(`'caisson ${name}' requires at least 1 argument`)
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const codes = await Promise.all(
     refs.map(async (ref) => {
       try {

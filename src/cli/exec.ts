@@ -1,6 +1,6 @@
 /** `caisson exec`: another command in a container that runs, whichever program started it. */
-import { Engine } from '../index.ts'
 import { exitCode, lacksTerminal, proxySignals, stdioOptions } from './attached.ts'
+import { engineAt } from './engine.ts'
 import { execDraft, execFlags, notYet } from './flags/exec.ts'
 import type { ExecDraft } from './flags/exec.ts'
 import { parseWords, WordError } from './flags/words.ts'
@@ -31,7 +31,7 @@ export async function exec(words: readonly string[], root: string | undefined): 
   const tty = draft.options.tty === true
   if (lacksTerminal(tty, draft.interactive)) return 1
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const container = await engine.containers.get(ref)
   const env = Object.fromEntries([...draft.files, ...draft.env])
   const child = container.exec(command, {

@@ -1,7 +1,8 @@
 /** `caisson image`, `rmi`, `tag`, `history`: one image, and what becomes of it. */
-import { CaissonError, Engine } from '../index.ts'
-import type { VerifiedImage } from '../index.ts'
+import { CaissonError } from '../index.ts'
+import type { Engine, VerifiedImage } from '../index.ts'
 import { importRootfs, load, save } from './archive.ts'
+import { engineAt } from './engine.ts'
 import { fail } from './fail.ts'
 import { factsFlags, historyFlags, pruneFlags, rmiFlags, verifyFlags } from './flags/images.ts'
 import type { FactsDraft, HistoryDraft, PruneDraft, RemoveDraft } from './flags/images.ts'
@@ -14,10 +15,6 @@ import { asFlag } from './named.ts'
 import { format } from './output.ts'
 import { ago, blocked, bytes, shown } from './table.ts'
 import { pull, push } from './transfer.ts'
-
-function engineAt(root: string | undefined): Engine {
-  return new Engine(root === undefined ? {} : { root })
-}
 
 /** Removes images, each by itself; answers the exit code. */
 export async function rmi(words: readonly string[], root: string | undefined): Promise<number> {

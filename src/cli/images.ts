@@ -1,6 +1,6 @@
 /** `caisson images`: what is here. */
-import { Engine } from '../index.ts'
-import type { ImageInfo } from '../index.ts'
+import type { Engine, ImageInfo } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { imagesFlags } from './flags/images.ts'
 import type { ImagesDraft } from './flags/images.ts'
 import { isTrue, parseAnywhere, WordError } from './flags/words.ts'
@@ -95,7 +95,7 @@ export async function images(words: readonly string[], root: string | undefined)
   }
   if (more !== undefined) throw new WordError('"caisson images" accepts at most 1 argument')
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const tests = await Promise.all(draft.filters.map((filter) => test(engine, filter)))
   const found = (await engine.images.list())
     .flatMap(rows)

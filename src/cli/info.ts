@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { Command } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
-import { Engine } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { WordError } from './flags/words.ts'
 import { format, formatFlag } from './output.ts'
 import type { FormatDraft } from './output.ts'
@@ -42,7 +42,7 @@ export function info(words: readonly string[], root: string | undefined): number
     throw new WordError(error instanceof Error ? error.message.replace(/^error: /, '') : String(error))
   }
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const point = cgroup()
   const facts = {
     version: manifest.version,

@@ -1,6 +1,7 @@
 /** `caisson inspect`: what is known of containers that run, and of images. */
-import { CaissonError, Engine } from '../index.ts'
-import type { ContainerInfo } from '../index.ts'
+import { CaissonError } from '../index.ts'
+import type { ContainerInfo, Engine } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { inspectFlags } from './flags/containers.ts'
 import type { InspectDraft } from './flags/containers.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
@@ -68,7 +69,7 @@ export async function inspect(words: readonly string[], root: string | undefined
   }
   if (refs.length === 0) throw new WordError("'caisson inspect' requires at least 1 argument")
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const found: Record<string, unknown>[] = []
   let code = 0
   for (const ref of refs) {

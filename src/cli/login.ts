@@ -22,8 +22,8 @@ async function ask(question: string, secret: boolean): Promise<string> {
   try {
     return await new Promise<string>((resolve, reject) => {
       lines.once('line', resolve)
-      lines.once('close', () => reject(new Interrupted('login', 'SIGINT')))
-      lines.once('SIGINT', () => reject(new WordError('login was ended')))
+      lines.once('close', () => reject(new WordError('login was ended')))
+      lines.once('SIGINT', () => reject(new Interrupted('login', 'SIGINT')))
     })
   } finally {
     lines.close()

@@ -1,6 +1,6 @@
 /** `caisson ps`: the containers that run, of every program of this user. */
-import { Engine } from '../index.ts'
 import type { ContainerInfo } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { psFlags } from './flags/containers.ts'
 import type { ListDraft } from './flags/containers.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
@@ -70,7 +70,7 @@ export async function ps(words: readonly string[], root: string | undefined): Pr
   }
   if (more !== undefined) throw new WordError('"caisson ps" accepts no arguments')
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const known = (await engine.containers.list()).filter((info) => passes(info, draft.filters))
   const some = draft.last < 0 ? known : known.slice(0, draft.last)
   const rows = some.map((info) => row(info, draft.whole))

@@ -1,8 +1,8 @@
 /** `caisson run`: a container from here to its end. */
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
-import { Engine } from '../index.ts'
 import type { PullProgress, RunOptions } from '../index.ts'
 import { exitCode, lacksTerminal, proxySignals, stdioOptions } from './attached.ts'
+import { engineAt } from './engine.ts'
 import { notYet, runDraft, runFlags } from './flags/run.ts'
 import type { RunDraft } from './flags/run.ts'
 import { parseWords, WordError } from './flags/words.ts'
@@ -86,7 +86,7 @@ export async function run(words: readonly string[], root: string | undefined): P
   const image = draft.rootfs === undefined ? rest.shift() : { rootfs: draft.rootfs }
   if (image === undefined) throw new WordError("'caisson run' requires at least 1 argument")
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const { name } = draft.options
   if (name !== undefined) {
     const other = (await engine.containers.list()).find((one) => one.name === name)

@@ -1,6 +1,6 @@
 /** `caisson stats`: figures of containers that run. */
-import { Engine } from '../index.ts'
 import type { RunningContainer, Stats } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { statsFlags } from './flags/containers.ts'
 import type { StatsDraft } from './flags/containers.ts'
 import { parseAnywhere } from './flags/words.ts'
@@ -85,7 +85,7 @@ export async function stats(words: readonly string[], root: string | undefined):
     return 0
   }
   const at = draft.root ?? root
-  const engine = new Engine(at === undefined ? {} : { root: at })
+  const engine = engineAt(at)
   const wanted = refs.length > 0 ? refs : (await engine.containers.list()).map(({ id }) => id)
   // Of all of them one may have ended since.
   const found = wanted.map(async (ref) =>

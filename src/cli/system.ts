@@ -1,5 +1,5 @@
 /** `caisson system df`: what the store takes. */
-import { Engine } from '../index.ts'
+import { engineAt } from './engine.ts'
 import { factsFlags } from './flags/images.ts'
 import type { FactsDraft } from './flags/images.ts'
 import { parseAnywhere, WordError } from './flags/words.ts'
@@ -21,10 +21,7 @@ export async function system(words: readonly string[], root: string | undefined)
     return 0
   }
   if (more !== undefined) throw new WordError('"caisson system df" accepts no arguments')
-  const at = draft.root ?? root
-  const { images, damaged, layers, blobs, reclaimable } = await new Engine(
-    at === undefined ? {} : { root: at },
-  ).images.usage()
+  const { images, damaged, layers, blobs, reclaimable } = await engineAt(draft.root ?? root).images.usage()
   const rows = [
     {
       Type: 'Images',

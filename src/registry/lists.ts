@@ -16,6 +16,9 @@ import type { Server } from './server.ts'
 /** What the list of what refers to a manifest is (OCI distribution spec, listing referrers). */
 const indexType = 'application/vnd.oci.image.index.v1+json'
 
+/** The tags that are asked for at a time; registries refuse many more. */
+const pageOf = 1000
+
 /** The registry itself, not its mirrors: what they list may be old. */
 export interface Upstream {
   host: string
@@ -107,7 +110,7 @@ export async function listTags(
     missing: 'ERR_IMAGE_NOT_FOUND',
   }
   const tags: string[] = []
-  const first = `${name}/tags/list${limit === undefined ? '' : `?n=${limit}`}`
+  const first = `${name}/tags/list${limit === undefined ? '' : `?n=${Math.min(limit, pageOf)}`}`
   for await (const { fields } of pages(upstream, first, about, {
     accept: 'application/json',
     wanted: [200],
