@@ -2,7 +2,7 @@
  * Images into an OCI image layout on the disk, a new one or one that is there (OCI image spec, image-layout.md): blobs first,
  * the index last, so that nobody finds a name without what it stands for.
  */
-import { constants, existsSync, readFileSync, statSync } from 'node:fs'
+import { constants, existsSync, lstatSync, readFileSync } from 'node:fs'
 import { copyFile, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CaissonError, refuse } from '../errors.ts'
@@ -72,18 +72,25 @@ export async function writeLayout(
     if (!marked && others.length > 0)
       throw refuse('target', `'${directory}' is a directory, and no OCI image layout`)
     await mkdir(join(directory, 'blobs/sha256'), { recursive: true })
+    // A layout of somebody else's leads nowhere else.
+    for (const part of ['blobs', 'blobs/sha256'])
+      if (!lstatSync(join(directory, part)).isDirectory())
+        throw refuse('target', `'${join(directory, part)}' is no directory`)
     const held = await lockDirectory(directory, signal)
     try {
       const index = join(directory, 'index.json')
-      const before = existsSync(index) ? parse(readFileSync(index), index) : empty
-      if (existsSync(index)) new Layout(directory).entries()
+      // It is a plain file of bounded size, or no layout.
+      const there = existsSync(index)
+      if (there) new Layout(directory).entries()
+      const before = there ? parse(readFileSync(index), index) : empty
       const stay = objects(before, 'manifests', mostManifests, index).filter(
         (entry) => !names.includes(nameOf(entry) ?? ''),
       )
       for (const [path, { digest, size }] of blobs) {
         signal.throwIfAborted()
         const to = join(directory, path)
-        if (statSync(to, { throwIfNoEntry: false })?.size !== size)
+        const known = lstatSync(to, { throwIfNoEntry: false })
+        if (known?.isFile() !== true || known.size !== size)
           await whole(to, (name) => copyFile(content.path(digest), name, constants.COPYFILE_FICLONE))
       }
       if (!marked) await writeFile(join(directory, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}')

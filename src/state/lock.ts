@@ -30,7 +30,8 @@ export async function lockDirectory(path: string, signal: AbortSignal): Promise<
   for (;;) {
     signal.throwIfAborted()
     const taken = tryLockDirectory(path)
-    if (taken !== undefined && taken !== null) return taken
+    if (taken === null) throw Object.assign(new Error(`${path}: it is gone`), { code: 'ENOENT' })
+    if (taken !== undefined) return taken
     await sleep(looks.most, undefined, { signal })
   }
 }
