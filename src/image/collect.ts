@@ -234,6 +234,7 @@ export function collectHeld(
   store: ImageStore,
   options: CollectOptions,
 ): Collected {
+  content.unnote(postponed)
   return new Collector(root, content, store, options).run()
 }
 
@@ -253,7 +254,6 @@ export function collect(
     return undefined
   }
   try {
-    content.unnote(postponed)
     return collectHeld(root, content, store, options)
   } finally {
     lock.release()

@@ -36,6 +36,12 @@ import type { ImageStore } from './store.ts'
 
 const never = new AbortController().signal
 
+function inUse(reference: string, digest: string): CaissonError {
+  const short = digest.slice('sha256:'.length, 'sha256:'.length + 12)
+  const message = `unable to remove ${reference} (must force): a running container is using its image ${short}`
+  return new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
+}
+
 /** The images of one engine. */
 export class ImageCollection {
   readonly #root: string
@@ -218,7 +224,7 @@ export class ImageCollection {
     const damaged = readImages(this.#content).damaged.find(
       ({ name }) => name !== undefined && name === byName,
     )
-    if (damaged !== undefined) return this.#forget(damaged)
+    if (damaged !== undefined) return this.#forget(damaged, reference, force)
     const known = this.#find(reference)
     const names = known.entries.flatMap(({ name }) => (name === undefined ? [] : [name]))
     const id = known.manifest.config.digest
@@ -234,8 +240,7 @@ export class ImageCollection {
     }
     const last = names.every((name) => taken.includes(name))
     if (last && !force && this.#images.isUsed(this.#manifests(known.entries))) {
-      const message = `unable to remove ${reference} (must force): a running container is using its image ${short}`
-      throw new CaissonError('ERR_IMAGE_IN_USE', message, { subject: reference })
+      throw inUse(reference, id)
     }
     const digests = new Set(known.entries.map(({ digest }) => digest))
     await this.#content.change((entries) =>
@@ -248,7 +253,10 @@ export class ImageCollection {
   }
 
   /** Takes a name away from an image of which no more is known. */
-  async #forget({ name = '', digest }: Entry): Promise<Removed> {
+  async #forget(forgotten: Entry, reference: string, force: boolean): Promise<Removed> {
+    const { name = '', digest } = forgotten
+    const others = this.#content.entries().some((entry) => entry.digest === digest && entry.name !== name)
+    if (!others && !force && this.#images.isUsed(this.#manifests([forgotten]))) throw inUse(reference, digest)
     await this.#content.change((entries) =>
       entries.filter((entry) => entry.name !== name || entry.digest !== digest),
     )

@@ -16,7 +16,7 @@ import { imagesOfId, theOnly } from './known.ts'
 import { unpackLayers } from './layers.ts'
 import type { UnpackLayer } from './layers.ts'
 import type { LoadContext, LoadProgress } from './load.ts'
-import { hostPlatform, isIndex, parsePlatform } from './manifest.ts'
+import { hostPlatform, isIndex, parsePlatform, showPlatform } from './manifest.ts'
 import type { Manifest, Platform } from './manifest.ts'
 import { memberFor, requireMember } from './platforms.ts'
 import type { ImageMember, Member } from './platforms.ts'
@@ -154,12 +154,15 @@ export class Images {
     // Before the index is read, so that a later change is seen.
     const index = identify(reference.directory)
     const layout = new Layout(reference.directory)
-    const found = layout.manifest(reference.tag, (digest) => this.#unpacked(digest), wanted)
+    // Whether it is for a platform that is asked for, its config says.
+    const plain = (digest: string): Facts | undefined =>
+      wanted === undefined ? this.#unpacked(digest) : undefined
+    const found = layout.manifest(reference.tag, plain, wanted)
     const facts =
       'known' in found
         ? found.known
         : await this.#flights.join(
-            found.digest,
+            wanted === undefined ? found.digest : `${found.digest} ${showPlatform(wanted)}`,
             (ended) => this.#unpack(layout, found.digest, found.manifest, wanted, ended),
             signal,
           )

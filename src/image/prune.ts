@@ -78,12 +78,23 @@ export async function prune(
       const facts = store.image(digest)
       return facts !== undefined && store.has(facts)
     })
-  if (entriesGone.length > 0 || blobs)
-    await drop(content, entriesGone, (entry) => (isBare(entry) ? { ...entry, pruned: true } : entry))
+  // While somebody pulls blobs stay, and are not said to be gone.
+  const lock = content.collect()
   const named = lost.filter((entry) => !isSpare(entry))
   const ids = new Map(named.map(({ digest }) => [digest, store.image(digest)?.id ?? digest]))
-  const collected = collect(root, content, store, { blobs, layouts: all }) ?? nothing
-  return removed(gone, collected, named, (digest) => ids.get(digest) ?? digest)
+  const idOf = (digest: string): string => ids.get(digest) ?? digest
+  const mark = (entry: Entry): Entry => (isBare(entry) ? { ...entry, pruned: true } : entry)
+  try {
+    if (entriesGone.length > 0 || (blobs && lock !== undefined))
+      await drop(content, entriesGone, lock === undefined ? undefined : mark)
+    const collected =
+      lock === undefined
+        ? collect(root, content, store)
+        : collectHeld(root, content, store, { blobs, layouts: all })
+    return removed(gone, collected ?? nothing, named, idOf)
+  } finally {
+    lock?.release()
+  }
 }
 
 /** How many bytes the store takes. */

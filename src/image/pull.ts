@@ -172,9 +172,11 @@ class Pull {
     const { path, tag, digest } = this.#reference
     const entry = content.entry(fullName(this.#reference))
     const facts = entry?.served === undefined ? undefined : present(this.#context, entry, this.#options)
-    if (facts === undefined || digest !== undefined) return facts
-    const served = await this.#registry.head(path, tag ?? '', { signal: this.#options.signal })
-    if (served !== entry?.served) return undefined
+    if (facts === undefined) return undefined
+    if (digest === undefined) {
+      const served = await this.#registry.head(path, tag ?? '', { signal: this.#options.signal })
+      if (served !== entry?.served) return undefined
+    }
     this.#context.store.touch(facts.digest)
     return facts
   }

@@ -62,7 +62,10 @@ export function partsOf(
   asked: Platform | undefined,
 ): Omit<SavedImage, 'names'> {
   const [entry] = known.entries
-  const members = entry === undefined || known.other ? [] : content.undamaged(entry)
+  // By its id another platform is an image of its own.
+  const isMeant = (one: Descriptor): boolean => !known.other || one.digest === known.descriptor.digest
+  const members =
+    entry === undefined ? [] : content.undamaged(entry).filter((member) => isMeant(member.entry))
   const one = asked === undefined ? undefined : requireMember(members, reference, asked)
   const { manifest } = one ?? known
   const descriptor = one?.entry ?? (known.other || entry === undefined ? known.descriptor : entry)

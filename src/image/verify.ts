@@ -292,7 +292,13 @@ class Verification {
 
   async #hash(digest: string): Promise<string> {
     const hash = createHash('sha256')
-    await pipeline(createReadStream(this.#context.content.path(digest)), hash, { signal: this.#signal })
+    try {
+      await pipeline(createReadStream(this.#context.content.path(digest)), hash, { signal: this.#signal })
+    } catch (error) {
+      // What the disk does not give has no digest.
+      if (error instanceof Error && 'code' in error && error.code === 'EIO') return 'none'
+      throw error
+    }
     return `sha256:${hash.digest('hex')}`
   }
 
@@ -352,10 +358,12 @@ class Verification {
       const message = error.message.replace(/^(?:verify|unpack): /, '')
       if (stage === 'verify' && errno === undefined) say('tree', 'damaged', message, aside)
       else if (errno !== undefined && errno !== constants.errno.EIO) throw error
-      else if (errno !== undefined || (await this.#hash(digest)) !== digest) {
+      else if ((await this.#hash(digest)) !== digest) {
         say('blob', 'damaged', message, drop)
         if (isThere) say('tree', 'unverifiable', 'its blob is damaged')
       }
+      // The disk gives the blob and not the tree.
+      else if (errno !== undefined && isThere) say('tree', 'damaged', message, aside)
       // The right bytes: the image itself is wrong, or a layer below is.
       else say('tree', code === 'ERR_DIGEST' ? 'damaged' : 'unverifiable', message)
     } finally {

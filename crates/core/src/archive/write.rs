@@ -86,8 +86,10 @@ const fn kind(kind: Kind) -> u8 {
 
 fn records(entry: &Entry, name: &[u8], size: u64) -> Result<Vec<u8>, Unsayable> {
     let mut out = Vec::new();
-    let is_text = |bytes: &[u8]| bytes.len() <= NAME || std::str::from_utf8(bytes).is_ok();
-    if !is_text(name) || !is_text(&entry.target) {
+    // What stands in a record; what fits a header is bytes.
+    let is_text = |bytes: &[u8], recorded: bool| !recorded || std::str::from_utf8(bytes).is_ok();
+    let target = entry.target.len() > NAME;
+    if !is_text(name, entry.sparse.is_some() || name.len() > NAME) || !is_text(&entry.target, target) {
         record(b"hdrcharset", b"BINARY", &mut out);
     }
     if entry.sparse.is_some() {
@@ -98,7 +100,7 @@ fn records(entry: &Entry, name: &[u8], size: u64) -> Result<Vec<u8>, Unsayable> 
     } else if name.len() > NAME {
         record(b"path", name, &mut out);
     }
-    if entry.target.len() > NAME {
+    if target {
         record(b"linkpath", &entry.target, &mut out);
     }
     if size > MOST_SIZE {
